@@ -1,0 +1,1 @@
+"""The documents that lorascope reads and writes, as validated models."""

@@ -1,0 +1,271 @@
+"""``result.json``: everything a comparison found, as one validated document (schema version 1).
+
+The JSON Schema in ``docs/schema/result-v1.json`` is generated from these models. Numbers that could not be measured
+are null, with the reason beside them; no field ever holds a placeholder number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Direction = Literal["higher", "lower", "none"]
+Verdict = Literal["improved", "equivalent", "regressed", "inconclusive"]
+TaskKind = Literal["generate", "labels", "score", "tokens", "choice", "likelihood"]
+Role = Literal["target", "retention"]
+Area = Literal[
+    "task", "forgetting", "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise"
+]
+SliceBy = Literal[
+    "label", "label_group", "category", "split", "threshold", "layer", "module", "strength", "clean", "group"
+]
+Severity = Literal["critical", "warning", "info", "good"]
+IntruderVerdict = Literal["kept", "intruder", "undecided"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """Strict base: unknown keys are errors, NaN and infinity never enter the file."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Slice(Model):
+    """The part of a task that a measurement covers; a measurement without one covers the whole."""
+
+    by: SliceBy
+    value: str
+
+
+class Estimate(Model):
+    """One checkpoint's value with its 95 % interval; ``low`` and ``high`` are null where no interval is defined."""
+
+    value: Finite
+    low: Finite | None = None
+    high: Finite | None = None
+    n: int = Field(ge=0, description="items the value rests on")
+    method: str = Field(description="how the interval was computed, or 'none'")
+
+
+class Delta(Model):
+    """Adapted minus reference on the same items, in the metric's own scale and sign.
+
+    ``verdict`` follows the contract's table with the sign turned so that better is positive; it is null for metrics
+    of direction 'none'. ``detectable`` is the smallest difference that this many items could have shown
+    (two-sided 5 %, power 80 %).
+    """
+
+    value: Finite
+    low: Finite | None = None
+    high: Finite | None = None
+    n: int = Field(ge=0)
+    p_value: Finite | None = None
+    p_adjusted: Finite | None = None
+    test: str | None = None
+    margin: Finite | None = None
+    verdict: Verdict | None = None
+    detectable: Finite | None = None
+    needed_n: int | None = Field(default=None, description="items that would decide an inconclusive verdict")
+
+
+class Measurement(Model):
+    """One metric of one subject against one reference, on one task or area, whole or sliced."""
+
+    subject: str
+    reference: str
+    area: Area
+    task: str | None = None
+    slice: Slice | None = None
+    metric: str
+    unit: str
+    scale: str
+    direction: Direction
+    base: Estimate | None = None
+    adapted: Estimate | None = None
+    delta: Delta | None = None
+    signature: str
+    missing_reason: str | None = None
+
+
+class ParameterCounts(Model):
+    """``total`` of the checkpoint as it runs, ``trainable`` in the adapter, ``delta`` that differ from the base."""
+
+    total: int
+    trainable: int | None = None
+    delta: int | None = None
+
+
+class CheckpointInfo(Model):
+    """One checkpoint of the comparison. ``path`` is as the user gave it, ``content_hash`` is of its weights and configs."""
+
+    name: str
+    path: str
+    role: Literal["base", "adapted"]
+    kind: Literal["model", "adapter"]
+    method: str | None = Field(default=None, description="full, lora, rslora, dora, ia3 …; null for the base")
+    architecture: str
+    dtype: str
+    content_hash: str
+    parameters: ParameterCounts
+    generation_ready: bool
+    cost: dict[str, Any] | None = None
+
+
+class TaskInfo(Model):
+    """What was asked. ``fingerprint`` changes when items, prompt, decoding or scoring change."""
+
+    name: str
+    kind: TaskKind
+    role: Role
+    items: int
+    fingerprint: str
+    prompt: str | None = None
+    metrics: list[str]
+    margin: Finite | None = None
+
+
+class Finding(Model):
+    """A sentence that a reader can act on, with the numbers it rests on."""
+
+    id: str
+    severity: Severity
+    area: str
+    subject: str | None = None
+    title: str
+    evidence: list[str] = Field(default_factory=list)
+    advice: str | None = None
+    reference: str | None = None
+
+
+class Series(Model):
+    """A curve: ``train_loss``, ``eval_loss:<set>``, ``epsilon_curve``, ``spectrum:<module>`` …"""
+
+    subject: str
+    name: str
+    x_name: str
+    x: list[Finite]
+    y: list[Finite | None]
+    low: list[Finite | None] | None = None
+    high: list[Finite | None] | None = None
+
+
+class IntruderVector(Model):
+    """One judged singular vector. ``low``/``high`` enclose max |cos| to the base's vectors (equal when exact)."""
+
+    index: int
+    singular_value: Finite
+    low: Finite
+    high: Finite
+    leading_share: Finite = Field(description="squared length inside the base's leading subspace, 0–1")
+    verdict: IntruderVerdict
+
+
+class IntruderReport(Model):
+    """Intruder dimensions of one matrix on one side (arXiv 2410.21228, Definition 3.1)."""
+
+    k: int
+    epsilon: Finite
+    side: Literal["left", "right"]
+    count: int
+    undecided: int
+    exact: bool
+    energy: Finite | None = Field(default=None, description="share of Σσ² of the k vectors that intruders carry")
+    vectors: list[IntruderVector]
+    right: IntruderReport | None = None
+
+
+class ModuleWeights(Model):
+    """ΔW of one linear module. Null fields are explained in ``notes``."""
+
+    name: str
+    shape: tuple[int, int]
+    method: str
+    adapter_rank: int | None = None
+    numerical_rank: int | None = None
+    frobenius: Finite
+    relative_change: Finite | None = None
+    stable_rank: Finite | None = None
+    effective_rank: Finite | None = None
+    rounding_floor: Finite | None = None
+    singular_values: list[Finite] = Field(default_factory=list, description="of ΔW, largest first, at most 64")
+    intruders: IntruderReport | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+class WeightReport(Model):
+    """All modules of one subject and their totals."""
+
+    modules: list[ModuleWeights]
+    totals: dict[str, Finite | None]
+    notes: list[str] = Field(default_factory=list)
+
+
+class Provenance(Model):
+    """What made this result: libraries, repository state, device, timings, the suite."""
+
+    libraries: dict[str, str]
+    git: str | None = None
+    device: str
+    dtype: str
+    timings: dict[str, Finite]
+    suite_hash: str | None = None
+
+
+class Missing(Model):
+    """Something that a reader would look for and that could not be measured."""
+
+    area: str
+    subject: str | None = None
+    reason: str
+
+
+class GateRow(Model):
+    """The outcome of one rule on one measurement."""
+
+    address: str
+    rule: str
+    outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
+    severity: Literal["fail", "warn"]
+    evidence: str
+
+
+class GateReport(Model):
+    """The outcome of a gate policy."""
+
+    policy: str
+    passed: bool
+    rows: list[GateRow]
+
+
+class Comparison(Model):
+    """The whole of ``result.json``."""
+
+    schema_version: Literal[1] = 1
+    created: str
+    command: list[str]
+    seed: int
+    lorascope_version: str
+    provenance: Provenance
+    checkpoints: list[CheckpointInfo]
+    tasks: list[TaskInfo] = Field(default_factory=list)
+    measurements: list[Measurement] = Field(default_factory=list)
+    findings: list[Finding] = Field(default_factory=list)
+    weights: dict[str, WeightReport] = Field(default_factory=dict)
+    series: list[Series] = Field(default_factory=list)
+    gates: GateReport | None = None
+    human: dict[str, Any] | None = None
+    repair: dict[str, Any] | None = None
+    missing: list[Missing] = Field(default_factory=list)
+
+    @property
+    def base(self) -> CheckpointInfo:
+        """The base checkpoint."""
+        return next(c for c in self.checkpoints if c.role == "base")
+
+    @property
+    def subjects(self) -> list[CheckpointInfo]:
+        """The adapted checkpoints, in the order of the command line."""
+        return [c for c in self.checkpoints if c.role == "adapted"]
