@@ -16,9 +16,7 @@ Direction = Literal["higher", "lower", "none"]
 Verdict = Literal["improved", "equivalent", "regressed", "inconclusive"]
 TaskKind = Literal["generate", "labels", "score", "tokens", "choice", "likelihood"]
 Role = Literal["target", "retention"]
-Area = Literal[
-    "task", "forgetting", "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise"
-]
+Area = Literal["task", "forgetting", "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise"]
 SliceBy = Literal[
     "label", "label_group", "category", "split", "threshold", "layer", "module", "strength", "clean", "group"
 ]
@@ -99,7 +97,7 @@ class ParameterCounts(Model):
 
 
 class CheckpointInfo(Model):
-    """One checkpoint of the comparison. ``path`` is as the user gave it, ``content_hash`` is of its weights and configs."""
+    """One checkpoint. ``path`` is as the user gave it, ``content_hash`` is of its weights and configuration."""
 
     name: str
     path: str

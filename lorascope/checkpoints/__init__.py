@@ -1,0 +1,1 @@
+"""Opening base, adapter and full checkpoints, and proving that they belong together."""

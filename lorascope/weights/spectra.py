@@ -1,0 +1,65 @@
+"""Measures of a spectrum: how large a change is, and over how many directions it spreads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def frobenius_norm(singular_values: Tensor) -> float:
+    """‖A‖_F = √Σσ². Range 0 to ∞, in the units of the weights."""
+    return float(singular_values.double().square().sum().sqrt())
+
+
+def stable_rank(singular_values: Tensor) -> float | None:
+    """‖A‖²_F / ‖A‖²₂, from 1 to the rank; None for a zero matrix (Rudelson & Vershynin 2007)."""
+    values = singular_values.double()
+    if values.numel() == 0 or float(values[0]) == 0.0:
+        return None
+    return float((values / values[0]).square().sum())
+
+
+def effective_rank(singular_values: Tensor) -> float | None:
+    """exp of the entropy of σ/Σσ, from 1 to the rank; None for a zero matrix (Roy & Vetterli 2007, section 2)."""
+    values = singular_values.double()
+    total = float(values.sum())
+    if total == 0.0:
+        return None
+    share = values / total
+    return math.exp(float(torch.special.entr(share).sum()))
+
+
+def rank_for_energy(singular_values: Tensor, share: float) -> int | None:
+    """The fewest leading directions that hold ``share`` (0–1) of Σσ²; None for a zero matrix."""
+    energy = singular_values.double().square()
+    total = float(energy.sum())
+    if total == 0.0:
+        return None
+    return min(int((energy.cumsum(0) < share * total).sum()) + 1, energy.numel())
+
+
+def numerical_rank(singular_values: Tensor, shape: tuple[int, int], *, floor: float | None, dtype: torch.dtype) -> int:
+    """Singular values above the noise: max(m, n) · ε · σ₁ of the arithmetic, or the rounding floor where higher."""
+    if singular_values.numel() == 0:
+        return 0
+    noise = max(shape) * torch.finfo(dtype).eps * float(singular_values[0])
+    return int((singular_values > max(noise, floor or 0.0)).sum())
+
+
+def rounding_floor(weight: Tensor, stored_dtype: str) -> float | None:
+    """Largest singular value that storing ``weight`` in ``stored_dtype`` alone would give to ΔW.
+
+    Rounding to the nearest moves each entry by up to half a unit in the last place u·2^⌊log₂|w|⌋, uniformly, so with
+    variance (ulp)²/12; a matrix of independent such errors of root-mean-square s has a largest singular value near
+    s·(√m + √n) (Davidson & Szarek 2001, Theorem II.13). None for types that are not floating point.
+    """
+    digits = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7}.get(stored_dtype)
+    if digits is None:
+        return None
+    exponent = torch.frexp(weight.double())[1] - 1
+    ulp = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - digits)
+    ulp = torch.where(weight == 0, torch.zeros_like(ulp), ulp)
+    spread = float(ulp.square().mean().sqrt()) / math.sqrt(12.0)
+    return spread * (math.sqrt(weight.shape[0]) + math.sqrt(weight.shape[1]))
