@@ -68,10 +68,14 @@ class TokensItem(Item):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceItem(Item):
-    """A question, its choices and the index of the right one. ``context`` is the rendered prompt before a choice."""
+    """A question, its choices and the index of the right one.
+
+    ``context`` is the rendered prompt before a choice; with chat ``messages`` in its place it is empty.
+    """
 
     question: str
     context: str
+    messages: tuple[Mapping[str, str], ...] | None = None
     choices: tuple[str, ...]
     answer: int
 

@@ -1,0 +1,91 @@
+"""``lorascope``: the group of commands, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+
+from lorascope import __version__
+from lorascope.cli.blind import blind
+from lorascope.cli.compare import compare
+from lorascope.cli.curves import curves
+from lorascope.cli.demo import demo
+from lorascope.cli.gate import gate
+from lorascope.cli.report import report
+from lorascope.cli.weights import weights
+from lorascope.errors import LorascopeError
+
+BUG, INTERRUPTED = 70, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "-V", "--version", prog_name="lorascope")
+def main() -> None:
+    """What did this fine-tune change?
+
+    lorascope compares a base checkpoint with adapted ones (LoRA or any PEFT adapter, full fine-tune, merged model):
+    what was learned, what was forgotten, whether it over-fitted, and what happened inside the weights.
+
+    Exit codes: 0 done · 1 a gate failed · 2 usage or unreadable input · 3 cannot evaluate or invalid comparison ·
+    70 a bug in lorascope · 130 interrupted, what is done is saved.
+    """
+
+
+for _command in (compare, weights, curves, report, gate, blind, demo):
+    main.add_command(_command)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    console = Console(stderr=True)
+    debug = "--debug" in arguments
+    try:
+        return int(main.main(args=arguments, prog_name="lorascope", standalone_mode=False) or 0)
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        console.print("Interrupted. What is done is saved: the same command resumes.", style="yellow")
+        return INTERRUPTED
+    except LorascopeError as error:
+        _show(error, console, debug)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception:  # the outermost edge: anything else is our own fault, and is said so
+        return _bug(console, debug)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _show(error: LorascopeError, console: Console, debug: bool) -> None:
+    if debug:
+        console.print(traceback.format_exc(), markup=False, highlight=False)
+    console.print("Error: ", style="bold red", end="")
+    console.print(error.problem, markup=False, highlight=False)
+    for label, text in (("where", error.where), ("what to do", error.remedy)):
+        if text:
+            console.print(f"  {label}: ", style="bold", end="")
+            console.print(text, markup=False, highlight=False)
+
+
+def _bug(console: Console, debug: bool) -> int:
+    text = traceback.format_exc()
+    with tempfile.NamedTemporaryFile("w", prefix="lorascope-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(f"lorascope {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{text}")
+    if debug:
+        console.print(text, markup=False, highlight=False)
+    console.print("Error: this is a bug in lorascope, not in your input.", style="bold red")
+    console.print(f"  the traceback is in {Path(file.name)}", markup=False, highlight=False)
+    console.print("  please report it with that file", markup=False, highlight=False)
+    return BUG

@@ -1,0 +1,126 @@
+"""The output folder: claimed by one command, resumed by the same command, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lorascope.errors import OutputError
+from lorascope.schema.items import content_id
+
+RESULT, REPORT, SAMPLES, WEIGHTS = "result.json", "report.html", "samples.parquet", "weights.parquet"
+_CLAIM, _ANSWERS = "run.json", "answers.sqlite"
+_OURS = (RESULT, REPORT, SAMPLES, WEIGHTS, _CLAIM, _ANSWERS, f"{_ANSWERS}-wal", f"{_ANSWERS}-shm")
+
+
+class OutputFolder:
+    """A folder that belongs to one command; every file appears in it complete or not at all."""
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        """Use :meth:`claim`."""
+        self.path = path
+        self.resumed = resumed
+
+    @classmethod
+    def claim(cls, path: Path, fingerprint: Mapping[str, Any], *, overwrite: bool = False) -> OutputFolder:
+        """Take ``path`` for the command that ``fingerprint`` describes.
+
+        A folder claimed by the same fingerprint is resumed; any other folder with content is refused with
+        :class:`OutputError` unless ``overwrite``, which removes lorascope's own files from it and no others.
+        """
+        key = content_id(fingerprint)
+        with _naming(path):
+            path.mkdir(parents=True, exist_ok=True)
+            found = _claimed_by(path)
+            resumed = found is not None and found.get("fingerprint") == key
+            if not resumed and any(path.iterdir()):
+                _make_room(path, found, fingerprint, overwrite)
+        folder = cls(path, resumed)
+        folder.write_text(_CLAIM, json.dumps({"fingerprint": key, "of": fingerprint}, indent=2, ensure_ascii=False))
+        return folder
+
+    @property
+    def answers(self) -> Path:
+        """Where the answers of finished items are kept."""
+        return self.path / _ANSWERS
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a UTF-8 file whole."""
+        return write_whole(self.path / name, lambda part: part.write_text(text, encoding="utf-8"))
+
+    def write_with(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Let ``write`` fill a temporary path and rename it into place."""
+        return write_whole(self.path / name, write)
+
+
+def write_whole(target: Path, write: Callable[[Path], object]) -> Path:
+    """Write beside ``target`` and rename; on failure nothing is left and :class:`OutputError` says what to do."""
+    with _naming(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            write(part)
+            part.chmod(0o644)
+            os.replace(part, target)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    return target
+
+
+_REMEDIES = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again: it resumes"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again: it resumes"),
+    errno.EROFS: ("the file system is read-only", "choose another folder with --out"),
+    errno.EACCES: ("the folder may not be written to", "choose another folder with --out"),
+    errno.ENOTDIR: ("a part of this path is a file", "choose another folder with --out"),
+    errno.EEXIST: ("this path is a file", "choose another folder with --out"),
+}
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into messages with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        known = _REMEDIES.get(error.errno or 0)
+        problem, remedy = known or (f"the output cannot be written: {error}", "choose another folder with --out")
+        raise OutputError(problem, where=str(path), remedy=remedy) from error
+
+
+def _claimed_by(path: Path) -> dict[str, Any] | None:
+    try:
+        claim = json.loads((path / _CLAIM).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return claim if isinstance(claim, dict) else {}
+
+
+def _make_room(path: Path, found: dict[str, Any] | None, wanted: Mapping[str, Any], overwrite: bool) -> None:
+    if overwrite:
+        for name in _OURS:
+            (path / name).unlink(missing_ok=True)
+        return
+    if found is None:
+        raise OutputError(
+            "the output folder is not empty and holds no lorascope run",
+            where=str(path),
+            remedy="choose another folder with --out, or pass --overwrite to write beside what is there",
+        )
+    earlier = found.get("of")
+    differing = [key for key in wanted if not isinstance(earlier, dict) or earlier.get(key) != wanted[key]]
+    raise OutputError(
+        f"the output folder belongs to another command (different: {', '.join(differing) or 'the claim is damaged'})",
+        where=str(path),
+        remedy="choose another folder with --out, or pass --overwrite to replace that run",
+    )
