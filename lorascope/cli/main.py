@@ -10,7 +10,7 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from lorascope import __version__
+from lorascope.version import __version__
 from lorascope.cli.blind import blind
 from lorascope.cli.compare import compare
 from lorascope.cli.curves import curves

@@ -1,13 +1,11 @@
-"""Ask every checkpoint every task: the base first and plain, adapters switched on it, full models after it is let go."""
+"""Ask every checkpoint every task: the base first and plain, then adapters on it, full models after it is let go."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 
-from lorascope.checkpoints.hashing import tokenizer_hash
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.checkpoints.tokenizers import has_tokenizer
 from lorascope.data.tasks import LoadedTask, sample_items
@@ -32,15 +30,15 @@ class Behaviour:
 
 
 def ask_all(
-    engine: Engine, opened: Opened, tasks: Sequence[LoadedTask], *, allow_pickle: bool, seed: int, watch: Watch
+    engine: Engine, opened: Opened, tasks: Sequence[LoadedTask], known: Sequence[Asker], *, seed: int, watch: Watch
 ) -> Behaviour:
-    """Answers of all checkpoints to all tasks.
+    """Answers of all checkpoints to all tasks; ``known`` are those of :func:`askers`, the base first.
 
     A checkpoint that cannot do a task (no trained head, no chat template) is recorded with the reason; raises
     :class:`EvaluationError` only where no adapted checkpoint can do a target task.
     """
     outcome = Behaviour({task.spec.name: TaskAnswers(task) for task in tasks})
-    for asker in askers(opened, allow_pickle=allow_pickle):
+    for asker in known:
         started = perf_counter()
         for answers in outcome.tasks.values():
             _ask_one(engine, asker, answers, seed, watch)
@@ -64,7 +62,7 @@ def _base_asker(opened: Opened, allow_pickle: bool) -> Asker:
         path=base.path,
         kind="model",
         tokenizer_path=base.path,
-        content_hash=_hash(base, base.path),
+        content_hash=base.content_hash,
         labels=_named_labels(base.config or {}),
         num_labels=None,
         model_class=_architecture(base.config or {}),
@@ -81,7 +79,7 @@ def _asker(subject: Subject, base: OpenCheckpoint, plain: Asker, allow_pickle: b
         path=checkpoint.path,
         kind=checkpoint.kind,
         tokenizer_path=tokenizer,
-        content_hash=_hash(checkpoint, tokenizer),
+        content_hash=checkpoint.content_hash,
         base_path=base.path if adapter else None,
         base_hash=plain.content_hash if adapter else None,
         labels=_named_labels(checkpoint.config or {}) or (plain.labels if adapter and not subject.proof.head else None),
@@ -89,10 +87,6 @@ def _asker(subject: Subject, base: OpenCheckpoint, plain: Asker, allow_pickle: b
         model_class=subject.info.architecture,
         allow_pickle=allow_pickle,
     )
-
-
-def _hash(checkpoint: OpenCheckpoint, tokenizer: Path) -> str:
-    return f"{checkpoint.content_hash}:{tokenizer_hash(tokenizer) or 'none'}"
 
 
 def _architecture(config: Mapping[str, object]) -> str | None:

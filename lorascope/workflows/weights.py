@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lorascope.checkpoints.changes import Changes, ModuleChange
 from lorascope.checkpoints.opening import OpenCheckpoint
-from lorascope.schema.comparison import Estimate, IntruderReport, Measurement, Missing, ModuleWeights, WeightReport
+from lorascope.schema.comparison import (
+    Estimate,
+    IntruderReport,
+    Measurement,
+    Missing,
+    ModuleWeights,
+    Series,
+    WeightReport,
+)
 from lorascope.schema.names import module_place
 from lorascope.weights.analysis import analyse_module, summarise
 from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
@@ -16,19 +25,21 @@ from lorascope.weights.intruders import BaseSpectrum, Judgement, base_spectrum
 from lorascope.weights.spectra import frobenius_norm
 
 Progress = Callable[[int, int], None]
+_SHOWN = 32
 
 
 @dataclass
 class WeightOutcome:
-    """Reports by subject, the rows of ``weights.parquet``, and what could not be analysed."""
+    """Reports by subject, rows of ``weights.parquet``, the base's leading spectra, and what could not be analysed."""
 
     reports: dict[str, WeightReport] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
 
 
 def analyse_weights(
-    subjects: Sequence[tuple[OpenCheckpoint, Changes]], *, k: int, epsilon: float, on_progress: Progress
+    base: str, subjects: Sequence[tuple[OpenCheckpoint, Changes]], *, k: int, epsilon: float, on_progress: Progress
 ) -> WeightOutcome:
     """Measure every linear module that any subject changes.
 
@@ -49,12 +60,29 @@ def analyse_weights(
             norms[subject.name].append(frobenius_norm(spectrum.values))
             if judgement is not None:
                 outcome.rows += _rows(subject.name, name, spectrum, judgement)
+        if spectrum is not None:
+            outcome.series.append(_base_series(base, name, spectrum))
         on_progress(done, len(plan))
     for subject, changes in subjects:
         outcome.missing += _missing(subject, changes, bool(reports[subject.name]))
         notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread]
         outcome.reports[subject.name] = summarise(reports[subject.name], norms[subject.name], notes)
     return outcome
+
+
+def write_weights(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write ``weights.parquet``: one row a judged vector."""
+    import pyarrow
+    import pyarrow.parquet
+
+    numbers = ("singular_value_base", "singular_value_adapted", "low", "high", "leading_share")
+    schema = pyarrow.schema(
+        [("subject", pyarrow.string()), ("module", pyarrow.string()), ("layer", pyarrow.int64())]
+        + [("kind", pyarrow.string()), ("side", pyarrow.string()), ("index", pyarrow.int64())]
+        + [(name, pyarrow.float64()) for name in numbers]
+        + [("verdict", pyarrow.string())]
+    )
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
 
 
 def weight_measurements(base: str, reports: dict[str, WeightReport], k: int, epsilon: float) -> list[Measurement]:
@@ -87,6 +115,12 @@ def weight_measurements(base: str, reports: dict[str, WeightReport], k: int, eps
                 )
             )
     return found
+
+
+def _base_series(base: str, module: str, spectrum: BaseSpectrum) -> Series:
+    values = [float(value) for value in spectrum.values[:_SHOWN]]
+    ranks = [float(rank) for rank in range(1, len(values) + 1)]
+    return Series(subject=base, name=f"spectrum:{module}", x_name="index", x=ranks, y=list(values))
 
 
 def _plan(

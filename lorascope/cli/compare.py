@@ -1,0 +1,117 @@
+"""``lorascope compare``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from lorascope.cli.options import common, opening, running, watcher, writing
+
+_PROBES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
+
+
+@click.command()
+@click.argument("base")
+@click.argument("adapted", nargs=-1, required=True)
+@click.option("--suite", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Tasks, as YAML.")
+@click.option("--data", multiple=True, help="A data file, its kind read from its fields; NAME=FILE for several sets.")
+@click.option("--train-data", help="The training file: turns on the train/validation gap of each metric.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Label names in the order of the head's outputs: a JSON list, or one a line.",
+)
+@click.option(
+    "--probe",
+    type=click.Choice(list(_PROBES)),
+    default="both",
+    show_default=True,
+    help="Language of the built-in general-knowledge probe.",
+)
+@click.option("--reference", help="Another subject to compare the rest with, beside the base.")
+@click.option("--gates", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Policy to hold it to.")
+@click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Singular vectors judged a matrix.")
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="Largest cosine of an intruder dimension.",
+)
+@click.option("--no-weights", is_flag=True, help="Leave the weight analysis out.")
+@click.option("--no-samples", is_flag=True, help="Keep prompts and answers out of every output.")
+@running
+@opening
+@writing
+@common
+def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
+    """Compare BASE with one or more ADAPTED checkpoints: what was gained, what was lost, what happened inside.
+
+    A checkpoint is a folder (a model, a PEFT adapter, or a training run that holds one) or a name on the hub.
+    NAME=PATH gives it a name of its own.
+
+    \b
+    lorascope compare models/base runs/lora
+    lorascope compare models/base lora=runs/a full=runs/b --data val.jsonl --train-data train.jsonl
+    lorascope compare models/base runs/lora --suite suite.yaml --gates gates.toml
+    """
+    from lorascope.cli.show import show_result
+    from lorascope.workflows.compare import CompareOptions
+    from lorascope.workflows.compare import compare as run
+    from lorascope.workflows.tasks import Questions
+
+    quiet, as_json, gates = options.pop("quiet"), options.pop("as_json"), options.pop("gates")
+    options.pop("debug")
+    labels = options.pop("labels")
+    questions = Questions(
+        data=_sets(options.pop("data")),
+        labels=_label_names(labels) if labels else None,
+        probe=_PROBES[options.pop("probe")],
+        **{name: options.pop(name) for name in ("suite", "train_data", "limit", "fraction", "seed")},
+    )
+    settings = CompareOptions(
+        base=base,
+        adapted=adapted,
+        questions=questions,
+        weights=not options.pop("no_weights"),
+        keep_samples=not options.pop("no_samples"),
+        command=("lorascope", *sys.argv[1:]),
+        **options,
+    )
+    result = run(settings, watcher(quiet))
+    show_result(result, quiet=quiet, as_json=as_json)
+    if gates is None:
+        return 0
+    from lorascope.cli.gate import hold
+
+    return hold(result, gates, quiet=quiet or as_json)
+
+
+def _sets(given: tuple[str, ...]) -> dict[str, str]:
+    """Set names to files; a single unnamed file has the name ''."""
+    sets: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        named = bool(equals) and "/" not in name and not Path(text).exists()
+        key, value = (name, path) if named else ("" if len(given) == 1 else Path(text).stem, text)
+        if key in sets:
+            raise click.UsageError(f"--data: two sets are named {key}; give NAME=FILE")
+        sets[key] = value
+    return sets
+
+
+def _label_names(path: Path) -> tuple[str, ...]:
+    import json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise click.UsageError(f"--labels: {path} is neither a JSON list nor lines of UTF-8 text ({error})") from error
+    cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+    if not cleaned or len(set(cleaned)) != len(cleaned):
+        raise click.UsageError(f"--labels: {path} must name each label once, and at least one")
+    return cleaned

@@ -1,0 +1,165 @@
+"""``gates.toml``: what a result has to meet before a change may go in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from lorascope.errors import ConfigError
+from lorascope.schema.comparison import Finite, Model
+
+Rule = Literal["significant", "strict", "point"]
+LimitName = Literal["max_drop", "min_gain", "min", "max"]
+LIMITS: tuple[LimitName, ...] = ("max_drop", "min_gain", "min", "max")
+
+# The part without a subject is tried first, so that a colon inside a slice does not read as a subject.
+_ADDRESS = re.compile(
+    r"(?:(?P<subject>.+?):)??(?P<place>[^@:\s]+)\.(?P<metric>[^@:.\s]+)(?:@(?P<slice>.+))?", flags=re.DOTALL
+)
+_HEADER = re.compile(r"\s*(\[\[?)\s*([\w-]+)\s*\]")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``[SUBJECT:]AREA_OR_TASK.METRIC[@SLICE]``; in every part ``*`` stands for any text.
+
+    Without a subject the address holds for every adapted checkpoint, without a slice for the whole alone. A slice is
+    written ``by=value`` (``threshold=tuned``) or as the value alone.
+    """
+
+    subject: str | None
+    place: str
+    metric: str
+    slice: str | None
+
+
+def parse_address(text: str) -> Address:
+    """Take an address apart; ValueError when it has no ``AREA_OR_TASK.METRIC``."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an address of the form [SUBJECT:]AREA_OR_TASK.METRIC[@SLICE]")
+    return Address(match["subject"], match["place"], match["metric"], match["slice"])
+
+
+class _PolicyModel(Model):
+    # TOML has types of its own, so a string or a boolean where a number belongs is a mistake.
+    model_config = ConfigDict(strict=True)
+
+
+class Gate(_PolicyModel):
+    """Limits on the measurements that one address names; several limits in one gate all have to hold.
+
+    ``max_drop`` and ``min_gain`` limit the improvement (better is positive), ``min`` and ``max`` the adapted
+    checkpoint's own estimate, all in the metric's own scale. Below ``min_n`` items nothing passes.
+    """
+
+    metric: str
+    max_drop: Finite | None = Field(default=None, ge=0)
+    min_gain: Finite | None = Field(default=None, ge=0)
+    min: Finite | None = None
+    max: Finite | None = None
+    min_n: int | None = Field(default=None, ge=1)
+    rule: Rule = "significant"
+    severity: Literal["fail", "warn"] = "fail"
+    _line: int | None = PrivateAttr(default=None)
+
+    @field_validator("metric")
+    @classmethod
+    def _is_address(cls, text: str) -> str:
+        parse_address(text)
+        return text
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> Gate:
+        if not self.limits:
+            raise ValueError(f"the gate sets no limit; give one of {', '.join(LIMITS)}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}")
+        return self
+
+    @property
+    def line(self) -> int | None:
+        """Line of the policy file on which the gate begins; None for a gate that was not read from a file."""
+        return self._line
+
+    @property
+    def address(self) -> Address:
+        """The parsed ``metric``."""
+        return parse_address(self.metric)
+
+    @property
+    def limits(self) -> list[tuple[LimitName, float]]:
+        """The limits that are set, by name."""
+        values = ((name, getattr(self, name)) for name in LIMITS)
+        return [(name, value) for name, value in values if value is not None]
+
+
+class GatePolicy(_PolicyModel):
+    """The whole file. ``confidence`` is that of the one-sided bounds; ``baseline`` is relative to the file."""
+
+    version: Literal[1]
+    baseline: str | None = None
+    confidence: Finite = Field(default=0.95, gt=0.5, lt=1)
+    on_inconclusive: Literal["warn", "fail"] = "warn"
+    on_missing: Literal["warn", "fail"] = "fail"
+    gate: list[Gate] = Field(min_length=1)
+
+
+def parse_policy(text: str, name: str = "gates.toml") -> GatePolicy:
+    """Read a policy from TOML; ConfigError names every mistake with its line, and the nearest key for unknown ones."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the policy is not valid TOML: {error}", where=name) from error
+    lines = _lines(text)
+    try:
+        policy = GatePolicy.model_validate(document)
+    except ValidationError as error:
+        found = sorted((_line_of(each["loc"], lines), _problem(each)) for each in error.errors())
+        problem = "; ".join(f"line {line}: {what}" for line, what in found)
+        raise ConfigError(problem, where=f"{name}, line {found[0][0]}", remedy="correct the policy") from error
+    for number, gate in enumerate(policy.gate):
+        gate._line = _line_of(("gate", number), lines)
+    return policy
+
+
+def _lines(text: str) -> dict[tuple[int | str, ...], int]:
+    """Line of every table header and key, by its place in the document."""
+    lines: dict[tuple[int | str, ...], int] = {}
+    table: tuple[int | str, ...] = ()
+    counts: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            name = header[2]
+            table = (name,)
+            if header[1] == "[[":
+                lines.setdefault(table, number)
+                table = (name, counts.setdefault(name, 0))
+                counts[name] += 1
+            lines.setdefault(table, number)
+        elif key := _KEY.match(line):
+            lines.setdefault((*table, key[1]), number)
+    return lines
+
+
+def _line_of(place: tuple[int | str, ...], lines: dict[tuple[int | str, ...], int]) -> int:
+    known = (lines[place[:depth]] for depth in range(len(place), 0, -1) if place[:depth] in lines)
+    return next(known, 1)
+
+
+def _problem(error: ErrorDetails) -> str:
+    place = error["loc"]
+    key = str(place[-1])
+    if error["type"] != "extra_forbidden":
+        named = f"{key}: " if isinstance(place[-1], str) else ""
+        return named + error["msg"].removeprefix("Value error, ")
+    known = Gate.model_fields if place[0] == "gate" else GatePolicy.model_fields
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")

@@ -1,0 +1,278 @@
+"""``lorascope compare``: open and prove, ask, measure, look inside the weights, and write what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lorascope.version import __version__
+from lorascope.data.tasks import LoadedTask
+from lorascope.engines.base import Subject as Asker
+from lorascope.engines.cache import AnswerCache
+from lorascope.engines.transformers_engine import TransformersEngine
+from lorascope.errors import UsageError
+from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance, TaskInfo
+from lorascope.schema.items import ChoiceItem, GenerateItem
+from lorascope.workflows import curves, findings
+from lorascope.workflows.behaviour import Behaviour, ask_all, askers
+from lorascope.workflows.cost import measure_costs
+from lorascope.workflows.drift import measure_drift
+from lorascope.workflows.measuring import adjust_p_values, measure_task, plan_pairs
+from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
+from lorascope.workflows.provenance import git_state, libraries
+from lorascope.workflows.publish import publish
+from lorascope.workflows.samples import sample_rows, write_samples
+from lorascope.workflows.scoring import primary_metric, score
+from lorascope.workflows.subjects import Opened, open_all
+from lorascope.workflows.tasks import NOTHING, Questions, load_probes, load_tasks
+from lorascope.workflows.watch import Silent, Watch
+from lorascope.workflows.weights import WeightOutcome, analyse_weights, weight_measurements, write_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Everything that decides a comparison. Checkpoints are folders or names on the hub.
+
+    ``weights`` and ``behaviour`` switch whole parts off; ``k`` and ``epsilon`` are those of the intruder dimensions.
+    """
+
+    base: str
+    adapted: tuple[str, ...]
+    questions: Questions = field(default_factory=Questions)
+    reference: str | None = None
+    out: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int | None = None
+    k: int = 10
+    epsilon: float = 0.5
+    weights: bool = True
+    behaviour: bool = True
+    keep_samples: bool = True
+    overwrite: bool = False
+    allow_pickle: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass
+class _Run:
+    """What has been found so far, on the way to a :class:`Comparison`."""
+
+    options: CompareOptions
+    opened: Opened
+    tasks: list[LoadedTask]
+    folder: OutputFolder
+    suite_hash: str | None
+    watch: Watch
+    timings: dict[str, float] = field(default_factory=dict)
+    device: str = "none"
+    dtype: str = "none"
+    notes: list[str] = field(default_factory=list)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    weights: WeightOutcome = field(default_factory=WeightOutcome)
+    curves: curves.CurveOutcome = field(default_factory=curves.CurveOutcome)
+    parts: dict[str, list[Any]] = field(default_factory=dict)
+    missing: list[Missing] = field(default_factory=list)
+
+
+def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
+    """Run a whole comparison and return the path of its ``result.json``.
+
+    The output folder also receives ``report.html``, ``samples.parquet`` and ``weights.parquet``. A run that was
+    interrupted resumes: answers that were given are not asked for again.
+    """
+    run = _prepare(options, watch or Silent())
+    _look_at_weights(run)
+    _ask_and_measure(run)
+    _read_curves(run)
+    return _write(run)
+
+
+def _prepare(options: CompareOptions, watch: Watch) -> _Run:
+    opened = open_all(options.base, options.adapted, allow_pickle=options.allow_pickle, watch=watch)
+    names = [info.name for info in opened.infos]
+    if options.reference is not None and options.reference not in names:
+        raise UsageError(
+            f"--reference names {options.reference}, which is none of the checkpoints",
+            remedy=f"use one of {', '.join(names)}",
+        )
+    asked = load_tasks(options.questions, opened.base_info.generation_ready) if options.behaviour else NOTHING
+    folder = OutputFolder.claim(
+        options.out or default_folder(opened), _fingerprint(options, opened, asked.tasks), overwrite=options.overwrite
+    )
+    if folder.resumed:
+        watch.say(f"Resuming in {folder.path}: answers already given are kept")
+    return _Run(options, opened, asked.tasks, folder, asked.suite_hash, watch)
+
+
+def default_folder(opened: Opened) -> Path:
+    """``reports/SUBJECT[-SUBJECT ...]-vs-BASE`` below the current folder."""
+    names = [subject.name for subject in opened.subjects]
+    shown = "-".join(names[:3]) + (f"-and-{len(names) - 3}-more" if len(names) > 3 else "")
+    return Path("reports") / f"{shown}-vs-{opened.base.name}".replace("/", "-")
+
+
+def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[LoadedTask]) -> dict[str, Any]:
+    """What makes two commands the same: contents, not paths; nothing about speed."""
+    return {
+        "lorascope": __version__,
+        "checkpoints": [[info.name, info.content_hash] for info in opened.infos],
+        "tasks": [[task.spec.name, task.fingerprint] for task in tasks],
+        "reference": options.reference,
+        "dtype": options.dtype,
+        "seed": options.questions.seed,
+        "k": options.k,
+        "epsilon": options.epsilon,
+        "weights": options.weights,
+        "samples": options.keep_samples,
+    }
+
+
+def _look_at_weights(run: _Run) -> None:
+    if not run.options.weights:
+        run.missing.append(Missing(area="weights", reason="switched off with --no-weights"))
+        return
+    started = time.perf_counter()
+    pairs = [(subject.checkpoint, subject.changes) for subject in run.opened.subjects]
+    with run.watch.stage("Weights, module by module") as report:
+        run.weights = analyse_weights(
+            run.opened.base.name, pairs, k=run.options.k, epsilon=run.options.epsilon, on_progress=report
+        )
+    run.folder.write_with(WEIGHTS, lambda part: write_weights(run.weights.rows, part))
+    run.missing += run.weights.missing
+    run.parts["weights"] = list(
+        weight_measurements(run.opened.base.name, run.weights.reports, run.options.k, run.options.epsilon)
+    )
+    run.timings["weights"] = time.perf_counter() - started
+
+
+def _ask_and_measure(run: _Run) -> None:
+    options = run.options
+    if not options.behaviour:
+        return
+    started = time.perf_counter()
+    with (
+        AnswerCache(run.folder.answers) as cache,
+        closing(
+            TransformersEngine(device=options.device, dtype=options.dtype, batch_size=options.batch_size, cache=cache)
+        ) as engine,
+    ):
+        run.device, run.dtype = str(engine.device), options.dtype
+        _ask(run, engine)
+        run.notes = list(engine.notes)
+    run.timings["behaviour"] = time.perf_counter() - started
+    started = time.perf_counter()
+    run.parts["tasks"] = _measurements(run)
+    run.timings["statistics"] = time.perf_counter() - started
+
+
+def _ask(run: _Run, engine: TransformersEngine) -> None:
+    known = askers(run.opened, allow_pickle=run.options.allow_pickle)
+    run.behaviour = ask_all(engine, run.opened, run.tasks, known, seed=run.options.questions.seed, watch=run.watch)
+    run.timings |= {f"answers:{name}": seconds for name, seconds in run.behaviour.seconds.items()}
+    if not run.opened.base_info.generation_ready:
+        _drift(run, engine, known)
+    with run.watch.stage("Latency and memory") as report:
+        run.parts["cost"], absent = measure_costs(engine, known, run.behaviour, report)
+    run.missing += absent
+
+
+def _measurements(run: _Run) -> list[Any]:
+    base = run.opened.base.name
+    subjects = [subject.name for subject in run.opened.subjects]
+    found = []
+    with run.watch.stage("Statistics") as report:
+        for done, answers in enumerate(run.behaviour.tasks.values(), 1):
+            pairs = plan_pairs(base, subjects, run.options.reference, base in answers.asked)
+            found += measure_task(answers, pairs, seed=run.options.questions.seed)
+            report(done, len(run.behaviour.tasks))
+    return found
+
+
+def _drift(run: _Run, engine: TransformersEngine, known: Sequence[Asker]) -> None:
+    """Encoders cannot answer the probe; their representations of its texts are compared instead."""
+    reason = f"{run.opened.base_info.architecture} has no language-model head: representation drift is measured instead"
+    run.missing.append(Missing(area="forgetting", reason=reason))
+    probes = load_probes(run.options.questions)
+    texts = [item.question if isinstance(item, ChoiceItem) else str(item.prompt) for task in probes
+             for item in task.items if isinstance(item, ChoiceItem | GenerateItem)]  # fmt: skip
+    if texts:
+        run.parts["drift"] = list(measure_drift(engine, known, texts, watch=run.watch))
+
+
+def _read_curves(run: _Run) -> None:
+    for subject in run.opened.subjects:
+        read = curves.read_folder(subject.name, run.opened.base.name, subject.checkpoint.path)
+        run.curves.series += read.series
+        run.curves.measurements += read.measurements
+        run.curves.findings += read.findings
+        run.curves.missing += read.missing
+
+
+def _write(run: _Run) -> Path:
+    comparison = _assemble(run)
+    if run.options.keep_samples and run.behaviour.tasks:
+        rows = _sample_rows(run)
+        run.folder.write_with(SAMPLES, lambda part: write_samples(rows, part))
+    publish(comparison, run.folder)
+    return run.folder.path / RESULT
+
+
+def _sample_rows(run: _Run) -> list[dict[str, Any]]:
+    base = run.opened.base.name
+    return [
+        row
+        for answers in run.behaviour.tasks.values()
+        for subject in run.opened.subjects
+        if subject.name in answers.asked
+        for row in sample_rows(answers.task, subject.name, answers.asked.get(base), answers.asked[subject.name])
+    ]
+
+
+def _assemble(run: _Run) -> Comparison:
+    measurements = [found for part in ("tasks", "drift", "weights", "cost") for found in run.parts.get(part, [])]
+    comparison = Comparison(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=list(run.options.command),
+        seed=run.options.questions.seed,
+        lorascope_version=__version__,
+        provenance=Provenance(
+            libraries=libraries(),
+            git=git_state(),
+            device=run.device,
+            dtype=run.dtype,
+            timings={name: round(seconds, 3) for name, seconds in run.timings.items()},
+            suite_hash=run.suite_hash,
+        ),
+        checkpoints=run.opened.infos,
+        tasks=[_task_info(run, task) for task in run.tasks],
+        measurements=adjust_p_values([*measurements, *run.curves.measurements]),
+        weights=run.weights.reports,
+        series=[*run.curves.series, *run.weights.series],
+        missing=[*run.missing, *run.curves.missing],
+    )
+    told = findings.find(comparison, run.behaviour.tasks.values(), run.notes)
+    every: list[Finding] = [*run.opened.findings, *told, *run.curves.findings]
+    return comparison.model_copy(update={"findings": findings.by_severity(every)})
+
+
+def _task_info(run: _Run, task: LoadedTask) -> TaskInfo:
+    """The task's entry; its metrics are those that were measured, the primary one first."""
+    answers = run.behaviour.tasks[task.spec.name]
+    first = primary_metric(task)
+    names = [*score(task, next(iter(answers.asked.values())))] if answers.asked else []
+    return TaskInfo(
+        name=task.spec.name,
+        kind=task.kind,
+        role=task.spec.role,
+        items=len(task.items),
+        fingerprint=task.fingerprint,
+        prompt=task.spec.prompt,
+        metrics=[first, *(name for name in names if name != first)],
+        margin=task.spec.margin,
+    )

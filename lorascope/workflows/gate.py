@@ -1,0 +1,142 @@
+"""Hold a finished result to a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lorascope.errors import ConfigError, DataError, EvaluationError, InputError, InvalidComparison, OutputError
+from lorascope.gates.evaluation import evaluate
+from lorascope.gates.pairing import Baseline
+from lorascope.gates.rendering import by_urgency, headline, junit, markdown
+from lorascope.schema.comparison import SCHEMA_VERSION, Comparison, GateReport
+from lorascope.schema.policy import GatePolicy, parse_policy
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold magenta", "INCONCLUSIVE": "yellow"}
+
+
+def run_gate(
+    result_path: Path,
+    gates_path: Path,
+    baseline_path: Path | None,
+    console: Console,
+    *,
+    summary: Path | None = None,
+    junit_path: Path | None = None,
+) -> int:
+    """Judge the result, print the table, and return the exit code: 0 when the gates pass or only warn, else 1.
+
+    ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). Nothing is
+    written but ``summary`` (Markdown) and ``junit_path`` (XML) where they are given.
+    """
+    policy = read_policy(gates_path)
+    comparison = read_result(result_path)
+    if baseline_path is None and policy.baseline is not None:
+        baseline_path = gates_path.parent / policy.baseline
+    baseline = None if baseline_path is None else read_baseline(baseline_path, result_path)
+    report = evaluate(policy, comparison, baseline, name=gates_path.name)
+    console.print(_table(report))
+    console.print(Text(headline(report), style="bold"))
+    if summary is not None:
+        _write(summary, markdown(report))
+    if junit_path is not None:
+        _write(junit_path, junit(report))
+    return 0 if report.passed else 1
+
+
+def read_policy(path: Path) -> GatePolicy:
+    """Read ``gates.toml``; ConfigError when it cannot be read or is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the gate policy cannot be read: {error}", where=str(path)) from error
+    return parse_policy(text, path.name)
+
+
+def read_result(path: Path) -> Comparison:
+    """Read a ``result.json``; DataError when it is missing, cut short, of another schema version or not valid."""
+    remedy = "give the result.json that lorascope wrote, whole"
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"the result cannot be read: {error}", where=str(path), remedy=remedy) from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        problem = f"the result has schema version {version!r}; this lorascope reads {SCHEMA_VERSION}"
+        raise DataError(problem, where=str(path), remedy=remedy)
+    try:
+        comparison = Comparison.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"the result is not valid: {place}: {first['msg']}", where=str(path), remedy=remedy) from error
+    if len(comparison.checkpoints) - len(comparison.subjects) != 1 or not comparison.subjects:
+        raise DataError("the result does not hold one base and its adapted checkpoints", where=str(path), remedy=remedy)
+    return comparison
+
+
+def read_samples(result_path: Path) -> pyarrow.Table | None:
+    """Read the ``samples.parquet`` beside a result; None where there is none, DataError where it is damaged."""
+    path = samples_path(result_path)
+    if not path.exists():
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"the samples cannot be read: {error}", where=str(path)) from error
+
+
+def samples_path(result_path: Path) -> Path:
+    """Where a result's samples lie: ``samples.parquet`` in its folder."""
+    return result_path.parent / "samples.parquet"
+
+
+def read_baseline(path: Path, result_path: Path) -> Baseline:
+    """Read a baseline with its samples and those of the judged result.
+
+    A baseline that is not there is an input error; one that is there and cannot be understood cannot be compared with.
+    """
+    if not path.exists():
+        raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
+    try:
+        comparison = read_result(path)
+        samples = read_samples(path)
+    except InputError as error:
+        raise InvalidComparison(f"the baseline: {error.problem}", where=error.where, remedy=error.remedy) from error
+    if samples is not None and path != result_path and _same_file(samples_path(path), samples_path(result_path)):
+        problem = "the baseline and the result share one samples.parquet, which can belong to only one of them"
+        raise EvaluationError(problem, where=str(samples_path(path)), remedy="keep each result in a folder of its own")
+    return Baseline(comparison, samples, read_samples(result_path))
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+def _table(report: GateReport) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("Outcome", "Severity", "Measurement", "Rule", "Evidence"):
+        table.add_column(title, overflow="fold")
+    for row in by_urgency(report):
+        outcome = Text(row.outcome, style=_STYLES[row.outcome])
+        table.add_row(outcome, row.severity, Text(row.address), Text(row.rule), Text(row.evidence))
+    return table
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error

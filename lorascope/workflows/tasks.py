@@ -1,0 +1,88 @@
+"""Which questions a run asks: those of a suite or of ``--data``, and the built-in probe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorascope.data.probe import Language, load_probe
+from lorascope.data.tasks import LoadedTask, infer_task, load_suite, load_task
+from lorascope.errors import ConfigError, UsageError
+from lorascope.schema.suite import SuiteTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What the user wants asked, and how much of it.
+
+    ``data`` maps set names to files (a single file without a name has the key ""); ``probe`` lists the languages of the
+    built-in probe, none to leave it out; ``limit`` and ``fraction`` sample each set with ``seed``, which is also the
+    seed of all resampling.
+    """
+
+    suite: Path | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    train_data: str | None = None
+    labels: tuple[str, ...] | None = None
+    probe: tuple[Language, ...] = ("en", "zh")
+    limit: int | None = None
+    fraction: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Loaded tasks, and the hash of the suite file that named them."""
+
+    tasks: list[LoadedTask]
+    suite_hash: str | None
+
+
+NOTHING = Tasks([], None)
+
+
+def load_tasks(questions: Questions, generation_ready: bool) -> Tasks:
+    """The user's tasks, then the probe where the base has a language-model head."""
+    if questions.suite is not None and questions.data:
+        raise UsageError("--suite and --data were both given", remedy="name the data in the suite, or use --data alone")
+    if not questions.data and (questions.train_data or questions.labels):
+        raise UsageError(
+            "--train-data and --labels belong to --data, which is missing",
+            remedy="give --data, or write train_data and labels into the suite",
+        )
+    tasks: list[LoadedTask] = []
+    suite_hash = None
+    if questions.suite is not None:
+        suite, suite_hash = load_suite(questions.suite)
+        tasks += [_load(spec, questions.suite.parent, questions) for spec in suite.tasks]
+    elif questions.data:
+        tasks.append(_load(_task_of_data(questions), Path(), questions))
+    if generation_ready:
+        tasks += load_probes(questions)
+    doubled = [name for name, count in Counter(task.spec.name for task in tasks).items() if count > 1]
+    if doubled:
+        raise ConfigError(f"a task may not be called {doubled[0]}: the built-in probe is", remedy="rename the task")
+    return Tasks(tasks, suite_hash)
+
+
+def load_probes(questions: Questions) -> list[LoadedTask]:
+    """The built-in probe in the languages asked for, sampled like everything else."""
+    return load_probe(questions.probe, limit=questions.limit, fraction=questions.fraction, seed=questions.seed)
+
+
+def _load(spec: SuiteTask, root: Path, questions: Questions) -> LoadedTask:
+    return load_task(spec, root=root, limit=questions.limit, fraction=questions.fraction, seed=questions.seed)
+
+
+def _task_of_data(questions: Questions) -> SuiteTask:
+    """The task that ``--data`` stands for: its kind from the first file's fields, its sets from the names given."""
+    inferred = infer_task(next(iter(questions.data.values())))
+    update: dict[str, Any] = {"train_data": questions.train_data}
+    if questions.labels:
+        update["labels"] = list(questions.labels)
+    if list(questions.data) != [""]:
+        update |= {"data": dict(questions.data), "name": "data"}
+    return inferred.model_copy(update=update)
