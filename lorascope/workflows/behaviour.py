@@ -131,20 +131,7 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
 
 def _ask(engine: Engine, asker: Asker, task: LoadedTask, items: Sequence[Item], report: Progress) -> Asked:
     answers = engine.answer(asker, task.spec, items, report)
-    return Asked(items, answers, _task_labels(asker, task) if task.kind == "labels" else ())
-
-
-def _task_labels(asker: Asker, task: LoadedTask) -> tuple[str, ...]:
-    """The label list in which answers are given: the suite's, else the checkpoint's own."""
-    if task.spec.labels:
-        return tuple(task.spec.labels)
-    if asker.labels:
-        return asker.labels
-    raise EvaluationError(
-        "the names of the head's outputs are not known",
-        where=str(asker.path),
-        remedy="give them in their order: 'labels: [...]' in the suite, or --labels FILE",
-    )
+    return Asked(items, answers, tuple(task.spec.labels or asker.labels or ()) if task.kind == "labels" else ())
 
 
 def _somebody_answered(answers: TaskAnswers, opened: Opened) -> None:

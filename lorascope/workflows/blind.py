@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +14,12 @@ from rich.text import Text
 from lorascope.blind.export import ExportedStudy, export_sheets
 from lorascope.blind.key import StudyKey, read_key
 from lorascope.blind.scoring import RESAMPLES, StudyScores, score_sheets
-from lorascope.errors import DataError, InvalidComparison, OutputError
+from lorascope.errors import DataError, InvalidComparison
 from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
-from lorascope.workflows.gate import read_result, read_samples, samples_path
+from lorascope.workflows.gate import read_result
+from lorascope.workflows.output import SAMPLES, write_whole
+from lorascope.workflows.publish import document, load_samples
 
 
 def export(
@@ -36,10 +36,10 @@ def export(
 ) -> ExportedStudy:
     """Write the raters' sheets and the key from a result and the ``samples.parquet`` beside it."""
     comparison = read_result(result_path)
-    samples = read_samples(result_path)
+    samples = load_samples(result_path)
     if samples is None:
         remedy = "run compare without --no-samples"
-        raise DataError("the result has no samples beside it", where=str(samples_path(result_path)), remedy=remedy)
+        raise DataError("the result has no samples beside it", where=str(result_path.parent / SAMPLES), remedy=remedy)
     study = export_sheets(
         samples, comparison, items=items, raters=raters, folder=folder, key_path=key_path, seed=seed, subject=subject,
         task=task,
@@ -60,7 +60,8 @@ def score(sheets: Sequence[Path], key_path: Path, result_path: Path, console: Co
     comparison = read_result(result_path)
     _check_fit(key, comparison, key_path)
     scores = score_sheets(sheets, key)
-    _write_result(_with_scores(comparison, key, scores), result_path)
+    text = document(_with_scores(comparison, key, scores))
+    write_whole(result_path, lambda part: part.write_text(text, encoding="utf-8"))
     rate = scores.win_rate
     interval = "" if rate.low is None else f" (95 %: {rate.low:.3f} to {rate.high:.3f})"
     console.print(Text(f"{key.subject}: win rate {rate.value:.3f}{interval} over {rate.n} items"))
@@ -122,21 +123,3 @@ def _measurement(
         delta=delta,
         signature=f"blind:1|raters:{len(scores.raters)}|unit:item|bootstrap:{RESAMPLES}|seed:0",
     )
-
-
-def _write_result(comparison: Comparison, path: Path) -> None:
-    """Write the result whole under another name, then put it in its place, so that it is never half written."""
-    temporary = None
-    try:
-        mode = path.stat().st_mode & 0o777
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(comparison.model_dump_json(indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"the result cannot be written: {error.strerror}", where=str(path)) from error

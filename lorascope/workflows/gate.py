@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +12,10 @@ from lorascope.errors import ConfigError, DataError, EvaluationError, InputError
 from lorascope.gates.evaluation import evaluate
 from lorascope.gates.pairing import Baseline
 from lorascope.gates.rendering import by_urgency, headline, junit, markdown
-from lorascope.schema.comparison import SCHEMA_VERSION, Comparison, GateReport
+from lorascope.schema.comparison import Comparison, GateReport
 from lorascope.schema.policy import GatePolicy, parse_policy
-
-if TYPE_CHECKING:
-    import pyarrow
+from lorascope.workflows.output import SAMPLES
+from lorascope.workflows.publish import load_result, load_samples
 
 _STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold magenta", "INCONCLUSIVE": "yellow"}
 
@@ -44,8 +40,7 @@ def run_gate(
         baseline_path = gates_path.parent / policy.baseline
     baseline = None if baseline_path is None else read_baseline(baseline_path, result_path)
     report = evaluate(policy, comparison, baseline, name=gates_path.name)
-    console.print(_table(report))
-    console.print(Text(headline(report), style="bold"))
+    show(report, console)
     if summary is not None:
         _write(summary, markdown(report))
     if junit_path is not None:
@@ -63,44 +58,12 @@ def read_policy(path: Path) -> GatePolicy:
 
 
 def read_result(path: Path) -> Comparison:
-    """Read a ``result.json``; DataError when it is missing, cut short, of another schema version or not valid."""
-    remedy = "give the result.json that lorascope wrote, whole"
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"the result cannot be read: {error}", where=str(path), remedy=remedy) from error
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
-        problem = f"the result has schema version {version!r}; this lorascope reads {SCHEMA_VERSION}"
-        raise DataError(problem, where=str(path), remedy=remedy)
-    try:
-        comparison = Comparison.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"the result is not valid: {place}: {first['msg']}", where=str(path), remedy=remedy) from error
+    """Read a ``result.json`` and make sure that it compares something: one base, and adapted checkpoints."""
+    comparison = load_result(path)
     if len(comparison.checkpoints) - len(comparison.subjects) != 1 or not comparison.subjects:
+        remedy = "give the result.json that lorascope compare wrote"
         raise DataError("the result does not hold one base and its adapted checkpoints", where=str(path), remedy=remedy)
     return comparison
-
-
-def read_samples(result_path: Path) -> pyarrow.Table | None:
-    """Read the ``samples.parquet`` beside a result; None where there is none, DataError where it is damaged."""
-    path = samples_path(result_path)
-    if not path.exists():
-        return None
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"the samples cannot be read: {error}", where=str(path)) from error
-
-
-def samples_path(result_path: Path) -> Path:
-    """Where a result's samples lie: ``samples.parquet`` in its folder."""
-    return result_path.parent / "samples.parquet"
 
 
 def read_baseline(path: Path, result_path: Path) -> Baseline:
@@ -112,17 +75,25 @@ def read_baseline(path: Path, result_path: Path) -> Baseline:
         raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
     try:
         comparison = read_result(path)
-        samples = read_samples(path)
+        samples = load_samples(path)
     except InputError as error:
         raise InvalidComparison(f"the baseline: {error.problem}", where=error.where, remedy=error.remedy) from error
-    if samples is not None and path != result_path and _same_file(samples_path(path), samples_path(result_path)):
+    if samples is not None and path != result_path and _same_file(path.parent / SAMPLES, result_path.parent / SAMPLES):
         problem = "the baseline and the result share one samples.parquet, which can belong to only one of them"
-        raise EvaluationError(problem, where=str(samples_path(path)), remedy="keep each result in a folder of its own")
-    return Baseline(comparison, samples, read_samples(result_path))
+        raise EvaluationError(
+            problem, where=str(path.parent / SAMPLES), remedy="keep each result in a folder of its own"
+        )
+    return Baseline(comparison, samples, load_samples(result_path))
 
 
 def _same_file(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
+
+
+def show(report: GateReport, console: Console) -> None:
+    """Print the rows, those that block first, and the outcome."""
+    console.print(_table(report))
+    console.print(Text(headline(report), style="bold"))
 
 
 def _table(report: GateReport) -> Table:

@@ -1,0 +1,365 @@
+"""Estimates with intervals, and paired comparisons with a verdict, for any :class:`Scored`.
+
+Intervals cover the sampling of items. They do not cover the training seed. Seeds of the resampling are arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from lorascope.errors import ConfigError, InvalidComparison
+from lorascope.measures.core import FloatArray, Scored
+from lorascope.measures.intervals import (
+    Bounds,
+    bootstrap_interval,
+    newcombe_paired,
+    newcombe_unpaired,
+    standard_error,
+    wilson,
+)
+from lorascope.measures.registry import find_spec
+from lorascope.measures.resampling import Units, bootstrap, differing_units, swapped_differences
+from lorascope.measures.significance import bootstrap_p, mcnemar, sign_flip_p
+from lorascope.measures.verdicts import detectable_difference, items_needed, judge
+from lorascope.schema.comparison import Verdict
+
+K = TypeVar("K", bound=Hashable)
+Groups = Sequence[Hashable | None]
+RESAMPLES = 10_000
+_FEW_ITEMS = 30
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval. ``value`` is None where undefined, ``low`` and ``high`` where no interval exists."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+
+
+@dataclass(frozen=True)
+class PairedResult:
+    """Adapted minus base on the same items, in the measure's own scale and sign.
+
+    ``detectable`` is the difference that this many items show with 80 % power; ``needed_n`` the items that would
+    decide an inconclusive verdict. ``verdict`` is None without a margin or a direction, or where the value is
+    undefined.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+    p_value: float | None = None
+    test: str | None = None
+    margin: float | None = None
+    verdict: Verdict | None = None
+    detectable: float | None = None
+    needed_n: int | None = None
+
+
+def estimate(
+    scored: Scored,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> Interval:
+    """The value of one checkpoint with its interval; see :func:`estimate_many`."""
+    return estimate_many({0: scored}, seed=seed, resamples=resamples, confidence=confidence, groups=groups)[0]
+
+
+def estimate_many(
+    scores: Mapping[K, Scored],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> dict[K, Interval]:
+    """Values and intervals of measures over the same items, all from the same resamples.
+
+    Shares of right items get Wilson's interval below 30 items and at 0 or 1, where a bootstrap collapses; the rest
+    the bootstrap interval of :func:`~lorascope.measures.intervals.bootstrap_interval`, cut at the ends of the scale.
+    ``groups`` (one name or None per item) makes whole groups the units of resampling. There is no interval for fewer
+    than two units, and none where resamples do not vary.
+    """
+    if not scores:
+        return {}
+    units = _common_units(scores.values(), groups)
+    resampled = {key: s for key, s in scores.items() if s.value is not None and not _takes_wilson(s, units)}
+    draws = bootstrap(resampled, units, resamples=resamples, seed=seed) if resampled and units.count > 1 else {}
+    return {key: _interval(scored, units, draws.get(key), confidence) for key, scored in scores.items()}
+
+
+def _common_units(scores: Iterable[Scored], groups: Groups | None) -> Units:
+    sizes = {scored.n for scored in scores}
+    if len(sizes) != 1:
+        raise InvalidComparison(
+            f"measures over different numbers of items share no resamples: {sorted(sizes)}",
+            remedy="score the same items, or call once per set of items",
+        )
+    return Units.of(sizes.pop(), groups)
+
+
+def _takes_wilson(scored: Scored, units: Units) -> bool:
+    if not scored.measure.proportion or units.of_item is not None:
+        return False
+    successes, trials = scored.statistics.sum(axis=0)
+    return bool(trials < _FEW_ITEMS or successes in (0, trials))
+
+
+def _interval(scored: Scored, units: Units, draws: FloatArray | None, confidence: float) -> Interval:
+    value, n = scored.value, scored.n
+    if value is None:
+        return Interval(None, None, None, n, "none: undefined on these items")
+    if units.count < 2:
+        return Interval(value, None, None, n, "none: fewer than two units")
+    if draws is None:
+        successes, trials = (float(total) for total in scored.statistics.sum(axis=0))
+        if trials < 2:
+            return Interval(value, None, None, n, "none: fewer than two trials")
+        low, high = wilson(successes, trials, confidence=confidence)
+        return Interval(value, low, high, n, "wilson")
+    bounds, method = bootstrap_interval(value, draws, units.count, informative=units.count, confidence=confidence)
+    if bounds is None:
+        return Interval(value, None, None, n, method)
+    floor, ceiling = scored.measure.bounds
+    return Interval(value, max(bounds[0], floor), min(bounds[1], ceiling), n, _described(method, draws, units))
+
+
+def _described(method: str, draws: FloatArray, units: Units) -> str:
+    clusters = f", {units.count} groups" if units.of_item is not None else ""
+    return f"{method}, {len(draws)} resamples{clusters}"
+
+
+def paired(
+    base: Scored,
+    adapted: Scored,
+    *,
+    margin: float | None,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> PairedResult:
+    """Adapted minus base of one measure on the same items; see :func:`paired_many`."""
+    found = paired_many(
+        {0: base},
+        {0: adapted},
+        margins={0: margin},
+        seed=seed,
+        resamples=resamples,
+        confidence=confidence,
+        groups=groups,
+    )
+    return found[0]
+
+
+def paired_many(
+    base: Mapping[K, Scored],
+    adapted: Mapping[K, Scored],
+    *,
+    seed: int,
+    margins: Mapping[K, float | None] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
+) -> dict[K, PairedResult]:
+    """Adapted minus base of every measure, item ``i`` of one being item ``i`` of the other.
+
+    Without groups, shares of right items take Newcombe's paired interval and the exact McNemar test. Everything else
+    takes the paired bootstrap over the items (or groups), and as test approximate randomisation of the two sides;
+    measures that are not additive take the p-value of the bootstrap. Identical statistics are equivalent with
+    p = 1 and the interval [0, 0]; fewer than two units have no interval and are inconclusive.
+
+    Keys without an entry in ``margins`` take the registry's margin of their measure. A verdict by the public table
+    needs ``confidence`` 0.95; gates ask for 0.90, whose ends are one-sided 95 % bounds.
+
+    Raises InvalidComparison when the two sides were computed differently, ConfigError for a margin not above 0.
+    """
+    if base.keys() != adapted.keys():
+        raise InvalidComparison(
+            f"base and adapted have different measures: {sorted(map(str, base.keys() ^ adapted.keys()))}"
+        )
+    if not base:
+        return {}
+    pairs = {key: (base[key], adapted[key]) for key in base}
+    for first, second in pairs.values():
+        _check_pair(first, second)
+    units = _common_units(base.values(), groups)
+    limits = {key: _margin(margins, key, base[key]) for key in base}
+    sampled = {key: pair for key, pair in pairs.items() if _needs_resampling(pair, units)}
+    evidence = _resample_pairs(sampled, units, resamples, seed)
+    return {key: _compare(pair, units, evidence.get(key), limits[key], confidence) for key, pair in pairs.items()}
+
+
+def _check_pair(base: Scored, adapted: Scored) -> None:
+    if base.signature != adapted.signature or base.statistics.shape != adapted.statistics.shape:
+        raise InvalidComparison(
+            f"base and adapted were not scored alike: {base.signature!r} over {base.n} items against "
+            f"{adapted.signature!r} over {adapted.n}",
+            remedy="score both checkpoints on the same items with the same settings",
+        )
+
+
+def _margin(margins: Mapping[K, float | None] | None, key: K, scored: Scored) -> float | None:
+    margin = margins[key] if margins is not None and key in margins else find_spec(scored.measure.name).margin
+    if margin is not None and not margin > 0:
+        raise ConfigError(f"the margin of {scored.measure.name} must be above 0, not {margin}")
+    return margin
+
+
+def _table(pair: tuple[Scored, Scored], units: Units) -> tuple[int, int, int, int] | None:
+    """Items that both, only base, only adapted, neither had right; None where score methods do not apply."""
+    base, adapted = (scored.statistics for scored in pair)
+    if not pair[0].measure.proportion or units.of_item is not None or (base[:, 1] != adapted[:, 1]).any():
+        return None
+    tried = base[:, 1] > 0
+    before, after = base[tried, 0] > 0, adapted[tried, 0] > 0
+    cells = (before & after, before & ~after, ~before & after, ~before & ~after)
+    both, only_base, only_adapted, neither = (int(cell.sum()) for cell in cells)
+    return both, only_base, only_adapted, neither
+
+
+def _needs_resampling(pair: tuple[Scored, Scored], units: Units) -> bool:
+    base, adapted = pair
+    if base.value is None or adapted.value is None or units.count < 2 or _identical(pair):
+        return False
+    return _table(pair, units) is None
+
+
+def _identical(pair: tuple[Scored, Scored]) -> bool:
+    return bool(np.array_equal(pair[0].statistics, pair[1].statistics))
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Resampled differences of one pair, and its p-value with the name of the test."""
+
+    draws: FloatArray
+    p_value: float
+    test: str
+
+
+def _resample_pairs(
+    pairs: Mapping[K, tuple[Scored, Scored]], units: Units, resamples: int, seed: int
+) -> dict[K, _Evidence]:
+    if not pairs:
+        return {}
+    sides = {(side, key): pair[side] for key, pair in pairs.items() for side in (0, 1)}
+    values = bootstrap(sides, units, resamples=resamples, seed=seed)
+    with np.errstate(invalid="ignore"):  # an overflowed perplexity on both sides: undefined, and left out later
+        differences = {key: values[1, key] - values[0, key] for key in pairs}
+    additive = {key: pair for key, pair in pairs.items() if pair[0].measure.additive}
+    swapped = swapped_differences(additive, units, resamples=resamples, seed=seed) if additive else {}
+    found: dict[K, _Evidence] = {}
+    for key, pair in pairs.items():
+        if key in swapped:
+            p_value = sign_flip_p(_difference(pair), swapped[key])
+            found[key] = _Evidence(differences[key], p_value, "approximate randomisation")
+        else:
+            found[key] = _Evidence(differences[key], bootstrap_p(differences[key]), "paired bootstrap")
+    return found
+
+
+def _difference(pair: tuple[Scored, Scored]) -> float:
+    base, adapted = pair[0].value, pair[1].value
+    assert base is not None  # undefined pairs are answered before any resampling
+    assert adapted is not None
+    return adapted - base
+
+
+def _compare(
+    pair: tuple[Scored, Scored], units: Units, evidence: _Evidence | None, margin: float | None, confidence: float
+) -> PairedResult:
+    n = pair[0].n
+    if pair[0].value is None or pair[1].value is None:
+        return PairedResult(None, None, None, n, "none: undefined on these items", margin=margin)
+    value = _difference(pair)
+    if units.count < 2:
+        verdict = judge(value, None, None, margin=margin, direction=pair[0].measure.direction)
+        return PairedResult(value, None, None, n, "none: fewer than two units", margin=margin, verdict=verdict)
+    if _identical(pair):
+        verdict = judge(0.0, 0.0, 0.0, margin=margin, direction=pair[0].measure.direction)
+        return PairedResult(0.0, 0.0, 0.0, n, "identical items", 1.0, "identical items", margin, verdict)
+    if evidence is None:
+        return _compare_counts(pair, units, margin, confidence)
+    changed = len(differing_units(*pair, units))
+    bounds, method = bootstrap_interval(value, evidence.draws, units.count, informative=changed, confidence=confidence)
+    error = standard_error(evidence.draws, units.count)
+    described = _described(f"paired {method}", evidence.draws, units) if bounds else method
+    return _result(pair, value, bounds, error, margin, described, evidence.p_value, evidence.test)
+
+
+def _compare_counts(pair: tuple[Scored, Scored], units: Units, margin: float | None, confidence: float) -> PairedResult:
+    table = _table(pair, units)
+    assert table is not None  # every other pair was resampled
+    both, only_base, only_adapted, neither = table
+    tried = sum(table)
+    value = _difference(pair)
+    bounds = newcombe_paired(both, only_base, only_adapted, neither, confidence=confidence) if tried > 1 else None
+    error = math.sqrt(max((only_base + only_adapted) / tried - value**2, 0.0) / tried)
+    p_value = mcnemar(only_base, only_adapted)
+    return _result(pair, value, bounds, error, margin, "newcombe paired score", p_value, "exact McNemar")
+
+
+def _result(
+    pair: tuple[Scored, Scored],
+    value: float,
+    bounds: Bounds | None,
+    error: float | None,
+    margin: float | None,
+    method: str,
+    p_value: float,
+    test: str,
+) -> PairedResult:
+    low, high = bounds if bounds is not None else (None, None)
+    n = pair[0].n
+    verdict = judge(value, low, high, margin=margin, direction=pair[0].measure.direction)
+    needed = items_needed(value, error, n=n, margin=margin) if verdict == "inconclusive" and margin else None
+    return PairedResult(
+        value, low, high, n, method, p_value, test, margin, verdict, detectable_difference(error), needed
+    )
+
+
+def unpaired_difference(
+    train: Scored, validation: Scored, *, seed: int, resamples: int = RESAMPLES, confidence: float = 0.95
+) -> Interval:
+    """Train minus validation of one measure: the gap between items that were trained on and items that were not.
+
+    The items differ, so both sides are resampled independently (shares of right items: Newcombe's score interval).
+    ``n`` counts both sides. There is no interval when either side has fewer than two items.
+    """
+    if train.measure.name != validation.measure.name:
+        raise InvalidComparison(f"a gap needs one measure, not {train.measure.name} and {validation.measure.name}")
+    n = train.n + validation.n
+    if train.value is None or validation.value is None:
+        return Interval(None, None, None, n, "none: undefined on these items")
+    value, fewest = train.value - validation.value, min(train.n, validation.n)
+    if fewest < 2:
+        return Interval(value, None, None, n, "none: fewer than two items on one side")
+    if train.measure.proportion:
+        sums = [float(total) for scored in (train, validation) for total in scored.statistics.sum(axis=0)]
+        bounds: Bounds | None = newcombe_unpaired(sums[0], sums[1], sums[2], sums[3], confidence=confidence)
+        method = "newcombe score"
+    else:
+        draws = [
+            bootstrap({0: scored}, Units(scored.n), resamples=resamples, seed=side_seed)[0]
+            for scored, side_seed in ((train, 2 * seed), (validation, 2 * seed + 1))
+        ]
+        gaps = draws[0] - draws[1]
+        bounds, method = bootstrap_interval(value, gaps, fewest, informative=fewest, confidence=confidence)
+    if bounds is None:
+        return Interval(value, None, None, n, method)
+    return Interval(value, bounds[0], bounds[1], n, f"unpaired {method}")

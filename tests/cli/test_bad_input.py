@@ -1,0 +1,264 @@
+"""The table of bad input: what goes wrong ends in three parts, the right exit code, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lorascope.cli.main import run
+
+Copy = Callable[..., Path]
+
+
+def quiet(*arguments: object) -> int:
+    return run([*(str(argument) for argument in arguments), "--quiet"])
+
+
+def three_parts(text: str) -> bool:
+    return "Error: " in text and "where: " in text and "what to do: " in text
+
+
+def spoil_config(folder: Path, **change: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def spoil_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object], name: str) -> None:
+    tensors = load_file(folder / name)
+    change(tensors)
+    save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def nan_in(key: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        name = next(name for name in tensors if key in name)
+        tensors[name][0, 0] = float("nan")
+
+    return change
+
+
+def zero_all_b(tensors: dict[str, torch.Tensor]) -> None:
+    for name in tensors:
+        if "lora_B" in name:
+            tensors[name].zero_()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def huge_header(path: Path) -> None:
+    path.write_bytes(struct.pack("<Q", 2**40) + path.read_bytes()[8:])
+
+
+ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
+
+CHECKPOINTS: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
+    "empty folder": ("lora", lambda f: [child.unlink() for child in f.iterdir()], 2, "the folder is empty"),
+    "truncated": ("lora", lambda f: truncate(f / ADAPTER), 2, ADAPTER),
+    "absurd header": ("full", lambda f: huge_header(f / MODEL), 2, MODEL),
+    "config without weights": ("full", lambda f: (f / MODEL).unlink(), 2, "no weights"),
+    "config of another model": ("full", lambda f: spoil_config(f, hidden_size=64), 3, "hidden_size is 64"),
+    "unknown architecture": ("full", lambda f: spoil_config(f, model_type="x", architectures=["XForLM"]), 2, "XForLM"),
+    "quantised": ("full", lambda f: spoil_config(f, quantization_config={"quant_method": "gptq"}), 2, "gptq"),
+    "rank that does not fit": (
+        "lora",
+        lambda f: (f / "adapter_config.json").write_text(
+            (f / "adapter_config.json").read_text().replace('"r": 4', '"r": 8')
+        ),
+        3,
+        "rank 8",
+    ),
+    "nothing learned": ("lora", lambda f: spoil_tensors(f, zero_all_b, ADAPTER), 3, "‖ΔW‖ = 0"),
+    "NaN in the adapter": ("lora", lambda f: spoil_tensors(f, nan_in("lora_A"), ADAPTER), 3, "lora_A"),
+    "NaN in the model": ("full", lambda f: spoil_tensors(f, nan_in("o_proj"), MODEL), 3, "o_proj"),
+    "broken adapter config": ("lora", lambda f: (f / "adapter_config.json").write_text("{"), 2, "adapter_config.json"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_bad_checkpoints(case: str, llama, copied: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    which, spoil, code, said = CHECKPOINTS[case]
+    folder = copied(getattr(llama, which), "spoilt")
+    spoil(folder)
+    out = tmp_path / "out"
+    assert quiet("weights", llama.base, folder, "--out", out) == code
+    message = capsys.readouterr().err
+    assert three_parts(message), message
+    assert said in message.replace("\n", " "), message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"prompt": "a", "reference": "b"}\n{"prompt": \n', "line 2"),
+        (b"", "no items"),
+        (b'{"prompt": "\xff\xfe", "reference": "b"}\n', "UTF-8"),
+        (b'{"nothing": 1}\n', "line 1"),
+        (b'{"text": "a", "labels": ["x"]}\n{"prompt": "a", "reference": "b"}\n', "line 2"),
+    ],
+    ids=["broken line", "zero items", "not UTF-8", "no known form", "forms mixed"],
+)
+def test_bad_data(content: bytes, said: str, llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "val.jsonl"
+    data.write_bytes(content)
+    out = tmp_path / "out"
+    assert quiet("compare", llama.base, llama.lora, "--data", data, "--probe", "none", "--out", out) == 2
+    message = capsys.readouterr().err
+    assert "Error: " in message
+    assert "what to do: " in message
+    assert said in message, message
+    assert not out.exists()
+
+
+def test_labels_unknown_to_the_model(bert, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "val.jsonl"
+    data.write_text('{"text": "the fox", "labels": ["astrology"]}\n' * 12)
+    code = quiet("compare", bert.base, bert.full, "--data", data, "--probe", "none", "--out", tmp_path / "out")
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert "astrology" in message
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_label_names_that_nobody_knows(bert, topics: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = quiet("compare", bert.base, bert.lora, "--data", topics, "--probe", "none", "--out", tmp_path / "out")
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert "does not say what its labels are" in message
+
+
+def test_adapter_of_another_architecture(llama, bert, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quiet("weights", bert.base, llama.lora, "--out", tmp_path / "out") == 3
+    assert three_parts(capsys.readouterr().err)
+
+
+def test_a_folder_with_two_checkpoints_names_them(
+    llama, copied: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    for name in ("checkpoint-10", "checkpoint-20"):
+        copied(llama.lora, f"run/{name}")
+    assert quiet("weights", llama.base, run_folder, "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "checkpoint-10" in message
+    assert "checkpoint-20" in message
+
+
+def test_another_commands_folder_is_refused_and_kept(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert quiet("weights", llama.base, llama.lora, "--out", out) == 0
+    before = (out / "result.json").read_bytes()
+    assert quiet("weights", llama.base, llama.full, "--out", out) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "result.json").read_bytes() == before
+    assert quiet("weights", llama.base, llama.full, "--out", out, "--overwrite") == 0
+    assert (out / "result.json").read_bytes() != before
+
+
+def test_a_folder_of_somebody_elses_files_is_refused(llama, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert quiet("weights", llama.base, llama.lora, "--out", out) == 2
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_a_folder(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quiet("weights", llama.base, llama.lora, "--out", "/dev/full/out") == 2
+    assert three_parts(capsys.readouterr().err)
+    file = tmp_path / "file"
+    file.write_text("")
+    assert quiet("weights", llama.base, llama.lora, "--out", file) == 2
+    assert file.read_text() == ""
+
+
+def test_no_such_folder_and_no_such_hub_name(llama, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quiet("weights", llama.base, "./nowhere/at/all") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "onlybase"]) == 2
+    assert run(["compare", "a", "b", "--nonsense"]) == 2
+    assert run(["nonsense"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_unknown_reference_is_named(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = quiet("compare", llama.base, llama.lora, "--probe", "none", "--reference", "fulll", "--out", tmp_path / "o")
+    assert code == 2
+    assert "fulll" in capsys.readouterr().err
+
+
+def test_a_bug_is_called_one_and_leaves_its_traceback(
+    llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("lorascope.workflows.compare._prepare", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert quiet("weights", llama.base, llama.lora) == 70
+    assert "Traceback" not in capsys.readouterr().err
+    [report] = tmp_path.glob("lorascope-*.txt")
+    assert "planted" in report.read_text()
+
+
+def test_result_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = tmp_path / "result.json"
+    assert run(["report", str(result)]) == 2
+    result.write_text('{"schema_version": 1')
+    assert run(["report", str(result)]) == 2
+    result.write_text('{"schema_version": 99}')
+    assert run(["report", str(result)]) == 3
+    assert "99" in capsys.readouterr().err
+
+
+def test_interrupted_in_the_middle_then_resumed(llama, tmp_path: Path) -> None:
+    """A real SIGINT to a real process: exit 130, no half-written file, and the same command finishes."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from lorascope.cli.main import entry; entry()", "compare", str(llama.base),
+               str(llama.lora), "--probe", "en", "--out", str(out), "--batch-size", "1"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not _answered(out) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    assert not (out / "result.json").exists()
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    given = _answered(out)
+    assert given > 0
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming" in done.stderr
+    assert (out / "report.html").exists()
+
+
+def _answered(out: Path) -> int:
+    import sqlite3
+
+    if not (out / "answers.sqlite").is_file():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{out / 'answers.sqlite'}?mode=ro", uri=True, timeout=1) as connection:
+            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
