@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import fromstring
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from lorascope.errors import ConfigError, DataError, EvaluationError, InvalidComparison, OutputError
+from lorascope.workflows.gate import run_gate
+
+
+def checkpoint(name: str, content_hash: str) -> dict[str, Any]:
+    return {
+        "name": name, "path": name, "role": "base" if name == "base" else "adapted", "kind": "model",
+        "architecture": "LlamaForCausalLM", "dtype": "float32", "content_hash": content_hash,
+        "parameters": {"total": 10}, "generation_ready": True,
+    }  # fmt: skip
+
+
+def document(value: float, low: float, high: float, content_hash: str = "h1") -> dict[str, Any]:
+    estimate = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 40, "method": "bootstrap"}
+    measurement = {
+        "subject": "lora[1]", "reference": "base", "area": "task", "task": "support", "metric": "accuracy",
+        "unit": "fraction", "scale": "0-1", "direction": "higher", "base": estimate, "adapted": estimate,
+        "delta": {"value": value, "low": low, "high": high, "n": 40}, "signature": "s",
+    }  # fmt: skip
+    task = {"name": "support", "kind": "choice", "role": "target", "items": 40, "fingerprint": "f", "metrics": []}
+    return {
+        "schema_version": 1, "created": "2025-01-01T00:00:00Z", "command": ["lorascope"], "seed": 0,
+        "lorascope_version": "0", "tasks": [task], "measurements": [measurement],
+        "provenance": {"libraries": {}, "device": "cpu", "dtype": "float32", "timings": {}},
+        "checkpoints": [checkpoint("base", "h0"), checkpoint("lora[1]", content_hash)],
+    }  # fmt: skip
+
+
+def save(folder: Path, content: dict[str, Any], scores: list[float] | None = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(content))
+    if scores is not None:
+        rows = [
+            {"subject": "lora[1]", "task": "support", "item_id": str(place), "accuracy_adapted": score}
+            for place, score in enumerate(scores)
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "samples.parquet")
+    return folder / "result.json"
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Path:
+    path = tmp_path / "gates.toml"
+    path.write_text('version = 1\n[[gate]]\nmetric = "support.accuracy"\nmax_drop = 0.02\n')
+    return path
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+PASSING, FAILING = (0.0, -0.01, 0.01), (-0.1, -0.15, -0.05)
+
+
+@pytest.mark.parametrize(("delta", "code"), [(PASSING, 0), (FAILING, 1), ((0.0, -0.1, 0.1), 0)])
+def test_exit_code_and_table(
+    tmp_path: Path, gates: Path, console: Console, delta: tuple[float, float, float], code: int
+) -> None:
+    result = save(tmp_path / "run", document(*delta))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run_gate(result, gates, None, console) == code
+    assert "lora[1]:support.accuracy" in shown(console)
+    assert f"gates.toml: {'failed' if code else 'passed'}" in shown(console)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_summary_and_junit_are_written_on_demand(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*FAILING))
+    summary, junit = tmp_path / "summary.md", tmp_path / "junit.xml"
+    run_gate(result, gates, None, console, summary=summary, junit_path=junit)
+    assert "| FAIL | fail |" in summary.read_text()
+    assert fromstring(junit.read_text())[0].get("failures") == "1"
+    with pytest.raises(OutputError, match="cannot be written"):
+        run_gate(result, gates, None, console, summary=tmp_path / "none" / "summary.md")
+
+
+OLD = [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 4
+NEW = [0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0] * 4
+
+
+def test_baseline_of_the_policy_lies_beside_it(tmp_path: Path, gates: Path, console: Console) -> None:
+    gates.write_text('baseline = "old/result.json"\n' + gates.read_text())
+    content = document(*FAILING)
+    content["measurements"][0]["adapted"]["value"] = 0.8
+    result = save(tmp_path / "run", content, NEW)
+    save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    assert run_gate(result, gates, None, console) == 0
+    assert "against the baseline's lora[1]" in shown(console)
+    assert "+0.1 " in shown(console)
+
+
+def test_named_baseline_goes_first(tmp_path: Path, gates: Path, console: Console) -> None:
+    gates.write_text('baseline = "nowhere.json"\n' + gates.read_text())
+    content = document(*PASSING)
+    content["measurements"][0]["adapted"]["value"] = 0.8
+    result = save(tmp_path / "run", content, NEW)
+    old = save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    with pytest.raises(DataError, match="baseline does not exist"):
+        run_gate(result, gates, None, console)
+    assert run_gate(result, gates, old, console) == 0
+
+
+def test_baselines_that_cannot_be_compared(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*PASSING), OLD)
+    with pytest.raises(EvaluationError, match="schema version 2") as caught:
+        run_gate(result, gates, save(tmp_path / "a", document(*PASSING) | {"schema_version": 2}), console)
+    assert caught.value.exit_code == 3
+    with pytest.raises(EvaluationError, match=r"baseline has no samples\.parquet"):
+        run_gate(result, gates, save(tmp_path / "b", document(*PASSING)), console)
+    beside = tmp_path / "run" / "baseline.json"
+    beside.write_text(json.dumps(document(*PASSING)))
+    with pytest.raises(EvaluationError, match=r"share one samples\.parquet"):
+        run_gate(result, gates, beside, console)
+    other = document(*PASSING)
+    other["tasks"][0]["fingerprint"] = "g"
+    with pytest.raises(InvalidComparison, match="fingerprint"):
+        run_gate(result, gates, save(tmp_path / "c", other, OLD), console)
+    damaged = save(tmp_path / "d", document(*PASSING), OLD)
+    (tmp_path / "d" / "samples.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InvalidComparison, match="samples cannot be read"):
+        run_gate(result, gates, damaged, console)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "not a whole JSON document"),
+        (lambda text: "[]", "the document"),
+        (lambda text: text.replace('"seed": 0', '"seed": "x"'), "seed"),
+        (lambda text: text.replace('"value": 0.0', '"value": NaN'), "measurements.0.delta.value"),
+        (lambda text: text.replace('"role": "adapted"', '"role": "base"'), "one base"),
+    ],
+)
+def test_unreadable_results(tmp_path: Path, gates: Path, console: Console, change: Any, says: str) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    result.write_text(change(result.read_text()))
+    with pytest.raises(DataError, match=says) as caught:
+        run_gate(result, gates, None, console)
+    assert caught.value.exit_code == 2
+
+
+def test_other_schema_versions_cannot_be_judged(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*PASSING) | {"schema_version": 9})
+    with pytest.raises(EvaluationError, match="schema version 9"):
+        run_gate(result, gates, None, console)
+
+
+def test_wrong_policies_name_file_and_line(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    gates.write_text(gates.read_text().replace("max_drop", "max_fall"))
+    with pytest.raises(ConfigError) as caught:
+        run_gate(result, gates, None, console)
+    assert caught.value.where == "gates.toml, line 4"
+    assert "line 4: unknown key 'max_fall'" in caught.value.problem
+    with pytest.raises(ConfigError, match="cannot be read"):
+        run_gate(result, tmp_path / "none.toml", None, console)
