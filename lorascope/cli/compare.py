@@ -61,9 +61,10 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     from lorascope.cli.show import show_result
     from lorascope.workflows.compare import CompareOptions
     from lorascope.workflows.compare import compare as run
+    from lorascope.workflows.publish import load_result
     from lorascope.workflows.tasks import Questions
 
-    quiet, as_json, gates = options.pop("quiet"), options.pop("as_json"), options.pop("gates")
+    quiet, as_json = options.pop("quiet"), options.pop("as_json")
     options.pop("debug")
     labels = options.pop("labels")
     questions = Questions(
@@ -83,11 +84,8 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     )
     result = run(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
-    if gates is None:
-        return 0
-    from lorascope.cli.gate import hold
-
-    return hold(result, gates, quiet=quiet or as_json)
+    judged = load_result(result).gates
+    return 0 if judged is None or judged.passed else 1
 
 
 def _sets(given: tuple[str, ...]) -> dict[str, str]:

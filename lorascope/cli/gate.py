@@ -31,19 +31,6 @@ def gate(
     \b
     lorascope gate reports/lora-vs-base/result.json --gates gates.toml --summary "$GITHUB_STEP_SUMMARY"
     """
-    return hold(result, gates, baseline=baseline, summary=summary, junit=junit, quiet=quiet)
-
-
-def hold(
-    result: Path,
-    gates: Path,
-    *,
-    baseline: Path | None = None,
-    summary: Path | None = None,
-    junit: Path | None = None,
-    quiet: bool = False,
-) -> int:
-    """Judge a result and print the table unless ``quiet``; the exit code."""
     from lorascope.workflows.gate import run_gate
 
     console = Console(file=io.StringIO()) if quiet else Console()

@@ -10,7 +10,6 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from lorascope.version import __version__
 from lorascope.cli.blind import blind
 from lorascope.cli.compare import compare
 from lorascope.cli.curves import curves
@@ -19,6 +18,7 @@ from lorascope.cli.gate import gate
 from lorascope.cli.report import report
 from lorascope.cli.weights import weights
 from lorascope.errors import LorascopeError
+from lorascope.version import __version__
 
 BUG, INTERRUPTED = 70, 130
 
@@ -70,13 +70,13 @@ def entry() -> None:
 
 def _show(error: LorascopeError, console: Console, debug: bool) -> None:
     if debug:
-        console.print(traceback.format_exc(), markup=False, highlight=False)
+        console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
     console.print("Error: ", style="bold red", end="")
-    console.print(error.problem, markup=False, highlight=False)
+    console.print(error.problem, markup=False, highlight=False, soft_wrap=True)
     for label, text in (("where", error.where), ("what to do", error.remedy)):
         if text:
             console.print(f"  {label}: ", style="bold", end="")
-            console.print(text, markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _bug(console: Console, debug: bool) -> int:
@@ -84,8 +84,8 @@ def _bug(console: Console, debug: bool) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="lorascope-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write(f"lorascope {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{text}")
     if debug:
-        console.print(text, markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print("Error: this is a bug in lorascope, not in your input.", style="bold red")
-    console.print(f"  the traceback is in {Path(file.name)}", markup=False, highlight=False)
-    console.print("  please report it with that file", markup=False, highlight=False)
+    console.print(f"  the traceback is in {Path(file.name)}", markup=False, highlight=False, soft_wrap=True)
+    console.print("  please report it with that file", markup=False, highlight=False, soft_wrap=True)
     return BUG

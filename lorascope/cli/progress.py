@@ -20,7 +20,7 @@ class TerminalWatch:
 
     def say(self, text: str) -> None:
         """One line, as it is."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Report]:

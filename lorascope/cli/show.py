@@ -21,7 +21,12 @@ def show_result(result: Path, *, quiet: bool = False, as_json: bool = False) -> 
     from lorascope.report.terminal import print_summary
 
     console = Console()
-    print_summary(load_result(result), console)
+    comparison = load_result(result)
+    print_summary(comparison, console)
+    if comparison.gates is not None:
+        from lorascope.workflows.gate import show
+
+        show(comparison.gates, console)
     report = result.parent / REPORT
     if report.is_file():
         console.print(f"\nReport: {report}", highlight=False, markup=False, soft_wrap=True)

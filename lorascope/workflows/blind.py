@@ -17,9 +17,8 @@ from lorascope.blind.scoring import RESAMPLES, StudyScores, score_sheets
 from lorascope.errors import DataError, InvalidComparison
 from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
-from lorascope.workflows.gate import read_result
 from lorascope.workflows.output import SAMPLES, write_whole
-from lorascope.workflows.publish import document, load_samples
+from lorascope.workflows.publish import document, load_result, load_samples
 
 
 def export(
@@ -35,7 +34,7 @@ def export(
     task: str | None = None,
 ) -> ExportedStudy:
     """Write the raters' sheets and the key from a result and the ``samples.parquet`` beside it."""
-    comparison = read_result(result_path)
+    comparison = load_result(result_path)
     samples = load_samples(result_path)
     if samples is None:
         remedy = "run compare without --no-samples"
@@ -57,7 +56,7 @@ def score(sheets: Sequence[Path], key_path: Path, result_path: Path, console: Co
     InvalidComparison when the key belongs to other checkpoints or tasks than the result.
     """
     key = read_key(key_path)
-    comparison = read_result(result_path)
+    comparison = load_result(result_path)
     _check_fit(key, comparison, key_path)
     scores = score_sheets(sheets, key)
     text = document(_with_scores(comparison, key, scores))

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lorascope.version import __version__
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.cache import AnswerCache
@@ -18,10 +17,12 @@ from lorascope.engines.transformers_engine import TransformersEngine
 from lorascope.errors import UsageError
 from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance, TaskInfo
 from lorascope.schema.items import ChoiceItem, GenerateItem
+from lorascope.version import __version__
 from lorascope.workflows import curves, findings
 from lorascope.workflows.behaviour import Behaviour, ask_all, askers
 from lorascope.workflows.cost import measure_costs
 from lorascope.workflows.drift import measure_drift
+from lorascope.workflows.gate import judge, read_policy
 from lorascope.workflows.measuring import adjust_p_values, measure_task, plan_pairs
 from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
 from lorascope.workflows.provenance import git_state, libraries
@@ -38,7 +39,8 @@ from lorascope.workflows.weights import WeightOutcome, analyse_weights, weight_m
 class CompareOptions:
     """Everything that decides a comparison. Checkpoints are folders or names on the hub.
 
-    ``weights`` and ``behaviour`` switch whole parts off; ``k`` and ``epsilon`` are those of the intruder dimensions.
+    ``weights`` and ``behaviour`` switch whole parts off; ``k`` and ``epsilon`` are those of the intruder dimensions;
+    ``gates`` is a policy to hold the result to.
     """
 
     base: str
@@ -56,6 +58,7 @@ class CompareOptions:
     keep_samples: bool = True
     overwrite: bool = False
     allow_pickle: bool = False
+    gates: Path | None = None
     command: tuple[str, ...] = ()
 
 
@@ -86,6 +89,8 @@ def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
     The output folder also receives ``report.html``, ``samples.parquet`` and ``weights.parquet``. A run that was
     interrupted resumes: answers that were given are not asked for again.
     """
+    if options.gates is not None:
+        read_policy(options.gates)  # a wrong policy is said now, not after the models have run
     run = _prepare(options, watch or Silent())
     _look_at_weights(run)
     _ask_and_measure(run)
@@ -220,7 +225,11 @@ def _write(run: _Run) -> Path:
         rows = _sample_rows(run)
         run.folder.write_with(SAMPLES, lambda part: write_samples(rows, part))
     publish(comparison, run.folder)
-    return run.folder.path / RESULT
+    result = run.folder.path / RESULT
+    if run.options.gates is not None:
+        report = judge(result, run.options.gates)
+        publish(comparison.model_copy(update={"gates": report}), run.folder)
+    return result
 
 
 def _sample_rows(run: _Run) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from lorascope.errors import ConfigError, DataError, EvaluationError, InputError
 from lorascope.gates.evaluation import evaluate
 from lorascope.gates.pairing import Baseline
 from lorascope.gates.rendering import by_urgency, headline, junit, markdown
-from lorascope.schema.comparison import Comparison, GateReport
+from lorascope.schema.comparison import GateReport
 from lorascope.schema.policy import GatePolicy, parse_policy
 from lorascope.workflows.output import SAMPLES
 from lorascope.workflows.publish import load_result, load_samples
@@ -34,18 +34,23 @@ def run_gate(
     ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). Nothing is
     written but ``summary`` (Markdown) and ``junit_path`` (XML) where they are given.
     """
-    policy = read_policy(gates_path)
-    comparison = read_result(result_path)
-    if baseline_path is None and policy.baseline is not None:
-        baseline_path = gates_path.parent / policy.baseline
-    baseline = None if baseline_path is None else read_baseline(baseline_path, result_path)
-    report = evaluate(policy, comparison, baseline, name=gates_path.name)
+    report = judge(result_path, gates_path, baseline_path)
     show(report, console)
     if summary is not None:
         _write(summary, markdown(report))
     if junit_path is not None:
         _write(junit_path, junit(report))
     return 0 if report.passed else 1
+
+
+def judge(result_path: Path, gates_path: Path, baseline_path: Path | None = None) -> GateReport:
+    """Evaluate a policy on a finished result; see :func:`run_gate`."""
+    policy = read_policy(gates_path)
+    comparison = load_result(result_path)
+    if baseline_path is None and policy.baseline is not None:
+        baseline_path = gates_path.parent / policy.baseline
+    baseline = None if baseline_path is None else read_baseline(baseline_path, result_path)
+    return evaluate(policy, comparison, baseline, name=gates_path.name)
 
 
 def read_policy(path: Path) -> GatePolicy:
@@ -57,15 +62,6 @@ def read_policy(path: Path) -> GatePolicy:
     return parse_policy(text, path.name)
 
 
-def read_result(path: Path) -> Comparison:
-    """Read a ``result.json`` and make sure that it compares something: one base, and adapted checkpoints."""
-    comparison = load_result(path)
-    if len(comparison.checkpoints) - len(comparison.subjects) != 1 or not comparison.subjects:
-        remedy = "give the result.json that lorascope compare wrote"
-        raise DataError("the result does not hold one base and its adapted checkpoints", where=str(path), remedy=remedy)
-    return comparison
-
-
 def read_baseline(path: Path, result_path: Path) -> Baseline:
     """Read a baseline with its samples and those of the judged result.
 
@@ -74,7 +70,7 @@ def read_baseline(path: Path, result_path: Path) -> Baseline:
     if not path.exists():
         raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
     try:
-        comparison = read_result(path)
+        comparison = load_result(path)
         samples = load_samples(path)
     except InputError as error:
         raise InvalidComparison(f"the baseline: {error.problem}", where=error.where, remedy=error.remedy) from error

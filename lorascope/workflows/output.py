@@ -118,9 +118,9 @@ def _make_room(path: Path, found: dict[str, Any] | None, wanted: Mapping[str, An
             remedy="choose another folder with --out, or pass --overwrite to write beside what is there",
         )
     earlier = found.get("of")
-    differing = [key for key in wanted if not isinstance(earlier, dict) or earlier.get(key) != wanted[key]]
+    differing = [key for key in wanted if isinstance(earlier, dict) and earlier.get(key) != wanted[key]]
     raise OutputError(
-        f"the output folder belongs to another command (different: {', '.join(differing) or 'the claim is damaged'})",
+        f"the output folder belongs to another command (different: {', '.join(differing) or 'its claim is damaged'})",
         where=str(path),
         remedy="choose another folder with --out, or pass --overwrite to replace that run",
     )

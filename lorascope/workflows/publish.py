@@ -56,11 +56,14 @@ def load_result(path: Path) -> Comparison:
             remedy="make it again with this release, or read it with the release that made it",
         )
     try:
-        return Comparison.model_validate(raw)
+        comparison = Comparison.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{place or 'the document'}: {first['msg']}", where=str(path), remedy=remedy) from error
+    if [info.role for info in comparison.checkpoints].count("base") != 1 or not comparison.subjects:
+        raise DataError("the result does not hold one base and its adapted checkpoints", where=str(path), remedy=remedy)
+    return comparison
 
 
 def load_samples(result: Path) -> pyarrow.Table | None:
