@@ -20,7 +20,7 @@ check: $(READY) ## style, types, and that generated documents are up to date
 	$(BIN)/python docs/generate.py --check
 
 bench: $(READY) ## timings and memory against peers, in one run; prints rows for benchmarks/results
-	$(BIN)/python benchmarks/statistics.py
+	$(BIN)/python benchmarks/resampling.py
 
 docs: $(READY) ## write again what is generated: the JSON Schema, the glossary, the command reference
 	$(BIN)/python docs/generate.py

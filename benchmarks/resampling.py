@@ -1,9 +1,9 @@
 """Resampling side by side with scipy, in one run on the same work: 10,000 resamples over 10,000 items.
 
-    python benchmarks/statistics.py >> benchmarks/results/statistics.tsv
+    python benchmarks/resampling.py >> benchmarks/results/resampling.tsv
 
-Prints one row a case: date, case, ours (seconds, median of five), scipy (seconds, median of five), ratio, and the largest
-difference between both intervals' ends in standard errors.
+Prints one row a case: date, case, ours and scipy in seconds (medians of five), their ratio, and the largest difference
+between both intervals' ends in standard errors.
 """
 
 from __future__ import annotations
