@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.stats
+import threadpoolctl
 import torch
 
 from lorascope.weights.analysis import analyse_module
 from lorascope.weights.deltas import DenseDelta, FactoredDelta
 from lorascope.weights.intruders import LEADING_DIRECTIONS, base_spectrum, judge_matrix
 from lorascope.weights.spectra import effective_rank, numerical_rank, rank_for_energy, stable_rank
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Matrices this small are slower on several threads, most of all beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpoolctl.threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
 
 SHAPES = [(96, 96), (144, 64), (64, 144)]
 

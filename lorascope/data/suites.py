@@ -1,0 +1,120 @@
+"""``suite.yaml`` into a validated :class:`Suite`, with errors that name the key and the line."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lorascope.data.readers import read_text
+from lorascope.errors import ConfigError, DataError
+from lorascope.schema.suite import Suite, SuiteTask
+
+_SHOWN_ERRORS = 5
+
+
+def load_suite(path: Path) -> tuple[Suite, str]:
+    """The suite of a YAML file and the first 16 hexadecimal digits of the SHA-256 of its text.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, repeats a key, or has a wrong key or value; the message names the
+            key, its line, and for an unknown key the nearest right one.
+    """
+    if not path.is_file():
+        raise ConfigError("there is no such suite file", where=str(path), remedy="check the path")
+    try:
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(error.problem, where=error.where, remedy=error.remedy) from error
+    node = _compose(text, path)
+    try:
+        suite = Suite.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise _config_error(error, node, path) from error
+    return suite, hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _compose(text: str, path: Path) -> yaml.Node:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ConfigError(f"the suite is not valid YAML: {problem}", where=where, remedy="check indentation") from error
+    if node is None:
+        raise ConfigError("the suite is empty", where=str(path), remedy="give 'version: 1' and 'tasks'")
+    _refuse_repeated_keys(node, path)
+    return node
+
+
+def _refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                where = f"{path}, line {key.start_mark.line + 1}"
+                raise ConfigError(f"the key '{key.value}' is given twice", where=where, remedy="keep one of them")
+            seen.add(key.value)
+            _refuse_repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_repeated_keys(child, path)
+
+
+def _config_error(error: ValidationError, node: yaml.Node, path: Path) -> ConfigError:
+    """The first fault in full, and the others as one line each."""
+    faults = error.errors(include_url=False)
+    lines = [_described(fault, node) for fault in faults]
+    first = faults[0]
+    problem = lines[0][0]
+    for described, line in lines[1:_SHOWN_ERRORS]:
+        problem += f"\n  also: {described} (line {line})"
+    return ConfigError(problem, where=f"{path}, line {lines[0][1]}", remedy=_remedy(first))
+
+
+def _described(fault: Any, node: yaml.Node) -> tuple[str, int]:
+    """What is wrong with which key, and the line of the nearest part of the file that exists."""
+    location = [part for part in fault["loc"] if part not in {"str", "dict[str,str]"}]
+    key = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        problem = f"unknown key '{key}'"
+    elif fault["type"] == "missing":
+        problem = f"the key '{key}' is missing"
+    else:
+        said = fault["msg"].removeprefix("Value error, ")
+        problem = f"'{key}': {said}" if key else said
+    return problem, _line(node, location)
+
+
+def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
+    line = node.start_mark.line + 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                return line
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def _remedy(fault: Any) -> str | None:
+    if fault["type"] == "extra_forbidden":
+        known = Suite.model_fields if len(fault["loc"]) == 1 else SuiteTask.model_fields
+        nearest = difflib.get_close_matches(str(fault["loc"][-1]), list(known), n=1)
+        return f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(known)}"
+    if fault["type"] == "literal_error":
+        return f"use {fault['ctx']['expected']}"
+    if fault["type"] == "string_type" and isinstance(fault["input"], bool):
+        return 'YAML reads yes, no, on and off as true and false; write them in quotes: "yes"'
+    return None

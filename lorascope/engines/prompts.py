@@ -1,0 +1,136 @@
+"""From texts to token ids: prompts, chat templates, and the seam between a context and its continuation."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from lorascope.engines.holding import Ready
+from lorascope.errors import EvaluationError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered prompt. A chat's text holds its special tokens already."""
+
+    text: str
+    chat: bool
+
+
+def prompt_of(ready: Ready, text: str | None, messages: Sequence[Mapping[str, str]] | None) -> Prompt:
+    """The prompt of an item: its text, or its messages through the tokenizer's chat template.
+
+    Raises:
+        EvaluationError: there is no chat template, or it refuses the messages.
+    """
+    if messages is None:
+        return Prompt(text or "", chat=False)
+    where = f"the tokenizer of '{ready.subject.name}'"
+    if not ready.tokenizer.chat_template:
+        raise EvaluationError(
+            "the items are chat messages, and the tokenizer has no chat template",
+            where=where,
+            remedy="give a plain 'prompt' in the suite, or add a chat template to the checkpoint",
+        )
+    try:
+        rendered = ready.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise EvaluationError(f"the chat template refuses messages of {roles}: {error}", where=where) from error
+    return Prompt(str(rendered), chat=True)
+
+
+def is_wide(sign: str) -> bool:
+    """Whether a character belongs to a script without spaces between words: CJK, kana, full-width punctuation."""
+    wide = unicodedata.east_asian_width(sign) in {"W", "F"} and unicodedata.category(sign) != "So"
+    return wide and not unicodedata.name(sign, "").startswith("HANGUL")
+
+
+def choice_delimiter(prompt: Prompt) -> str:
+    """What stands between a context and a choice: a space, nothing after a chat template or after CJK text."""
+    ending = prompt.text.rstrip()[-1:]
+    return "" if prompt.chat or (ending and is_wide(ending)) else " "
+
+
+def reference_separator(prompt: Prompt, reference: str) -> str:
+    """What stands between a prompt and its reference when the reference is read as the answer."""
+    if prompt.chat or not prompt.text or not reference or prompt.text[-1].isspace() or reference[0].isspace():
+        return ""
+    return "" if is_wide(prompt.text[-1]) or is_wide(reference[0]) else " "
+
+
+def encode(ready: Ready, text: str, *, special: bool) -> list[int]:
+    """Token ids; an end-of-text token that a decoder's tokenizer puts at the end by itself is taken off."""
+    ids = [int(token) for token in ready.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]]
+    end = ready.tokenizer.eos_token_id
+    if special and not ready.encoder_decoder and len(ids) > 1 and ids[-1] == end:
+        return ids if text.endswith(str(ready.tokenizer.eos_token)) else ids[:-1]
+    return ids
+
+
+def start_token(tokenizer: Any) -> int | None:
+    """The token that stands before a text without context: beginning of text, else end of text, else none."""
+    return next((int(token) for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Tokens that are given and tokens whose probability is asked; ``cut`` given tokens were lost on the left."""
+
+    context: tuple[int, ...]
+    target: tuple[int, ...]
+    cut: int = 0
+
+
+def encode_pair(ready: Ready, prompt: Prompt, continuation: str) -> Pair | None:
+    """Context and continuation as lm-evaluation-harness encodes them; None where the target exceeds the context.
+
+    Trailing whitespace of the context moves to the continuation. A decoder's whole string is encoded and cut after as
+    many tokens as the context alone has; at least one token is left to predict. An encoder–decoder reads the context in
+    its encoder. Without a context the beginning-of-text token (else end-of-text) stands for it.
+    """
+    context = prompt.text.rstrip()
+    continuation = prompt.text[len(context) :] + continuation
+    special = not prompt.chat
+    if ready.encoder_decoder:
+        given = encode(ready, context, special=special)
+        target = encode(ready, continuation, special=False)
+        return _fitted_to_encoder(ready, given, target)
+    if context:
+        whole = encode(ready, context + continuation, special=special)
+        given = encode(ready, context, special=special)
+        if len(given) >= len(whole):
+            given = whole[:-1]
+        return _fitted(ready, given or _start(ready), whole[len(given) :])
+    given, target = _start(ready), encode(ready, continuation, special=False)
+    return _fitted(ready, given, target[1:] if target[:1] == given and len(target) > 1 else target)
+
+
+def _start(ready: Ready) -> list[int]:
+    token = start_token(ready.tokenizer)
+    if token is None:
+        raise EvaluationError(
+            "an empty context needs a beginning- or end-of-text token, and the tokenizer has neither",
+            where=f"the tokenizer of '{ready.subject.name}'",
+            remedy="give the task a prompt",
+        )
+    return [token]
+
+
+def _fitted(ready: Ready, context: list[int], target: list[int]) -> Pair | None:
+    """The last token of the target is predicted, not read, so one token more than the model's context fits."""
+    cut = max(0, len(context) + len(target) - ready.context - 1)
+    if not target or cut >= len(context):
+        return None
+    return Pair(tuple(context[cut:]), tuple(target), cut)
+
+
+def _fitted_to_encoder(ready: Ready, context: list[int], target: list[int]) -> Pair | None:
+    cut = max(0, len(context) - ready.context)
+    if not target or not context or len(target) > ready.context:
+        return None
+    return Pair(tuple(context[cut:]), tuple(target), cut)

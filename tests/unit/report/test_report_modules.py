@@ -1,0 +1,96 @@
+"""Modules find their place in the grid by name, and share one scale."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from lorascope.report import modules
+from lorascope.schema.comparison import Comparison
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.3.self_attn.q_proj", ("model.layers", 3, "self_attn.q_proj")),
+        ("bert.encoder.layer.11.attention.output.dense", ("bert.encoder.layer", 11, "attention.output.dense")),
+        ("transformer.h.0.attn.c_attn", ("transformer.h", 0, "attn.c_attn")),
+        ("encoder.block.2.layer.0.SelfAttention.q", ("encoder.block", 2, "layer.0.SelfAttention.q")),
+        ("model.layers.1.mlp.experts.7.up_proj", ("model.layers", 1, "mlp.experts.7.up_proj")),
+        ("lm_head", ("", None, "lm_head")),
+        ("classifier.0", ("classifier", 0, "classifier")),
+    ],
+)
+def test_position(name: str, expected: tuple[str, int | None, str]) -> None:
+    where = modules.position(name)
+    assert (where.stack, where.layer, where.kind) == expected
+
+
+def test_short_names_stay_apart() -> None:
+    kinds = ["attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"]
+    names = modules.short_names(kinds)
+    assert names["attention.self.query"] == "query"
+    assert names["intermediate.dense"] == "intermediate.dense"
+    assert len(set(names.values())) == len(kinds)
+
+
+def test_grid_of_layers_and_kinds(causal: Comparison) -> None:
+    scale = modules.grid_scale(causal)
+    layers, loose = modules.grids(causal.weights["lora-r16"], scale)
+    assert layers.layers == ("0", "1", "2", "3")
+    assert [row.label for row in layers.rows] == [
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    ]  # fmt: skip
+    assert (loose.layers, loose.rows[0].label) == (("",), "lm_head")
+    cell = layers.rows[0].cells[2]
+    assert cell is not None
+    assert (cell.left, cell.right, cell.left_share) == (3, 1, 1.0)
+    missing = loose.rows[0].cells[0]
+    assert missing is not None
+    assert (missing.change, missing.left, missing.right) == (None, None, None)
+
+
+def test_subjects_share_one_scale(causal: Comparison) -> None:
+    scale = modules.grid_scale(causal)
+    largest = {
+        name: max(cell.change_share for row in modules.grids(report, scale)[0].rows for cell in row.cells if cell)
+        for name, report in causal.weights.items()
+    }
+    assert largest["full-ft"] == 1.0
+    assert largest["lora-r16"] == pytest.approx(0.018 / 0.041, abs=1e-3)
+
+
+def test_very_many_modules_are_cut_to_the_most_changed(
+    factory: ModuleType, causal: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "MODULE_LIMIT", 5)
+    report = causal.weights["full-ft"]
+    shown = modules.shown_modules(report)
+    changes = sorted((module.relative_change or 0.0 for module in report.modules), reverse=True)
+    assert sorted((module.relative_change or 0.0 for module in shown), reverse=True) == changes[:5]
+    with_intruders = modules.shown_modules(causal.weights["lora-r16"])
+    assert all(module.intruders is not None and module.intruders.count for module in with_intruders)
+
+
+def test_spectrum_rows_join_base_adapted_and_delta(causal: Comparison) -> None:
+    module = causal.weights["lora-r16"].modules[14]
+    rows = modules.spectrum_rows(causal, module)
+    lines = {line: [row for row in rows if row["line"] == line] for line in ("base", "adapted", "delta")}
+    assert {line: len(found) for line, found in lines.items()} == {"base": 10, "adapted": 10, "delta": 16}
+    assert [row["mark"] for row in lines["adapted"]] == ["intruder"] * 3 + ["kept"] * 7
+    assert [row["index"] for row in lines["base"]] == list(range(1, 11))
+
+
+def test_zeros_have_no_place_on_a_log_scale(causal: Comparison) -> None:
+    module = causal.weights["lora-r16"].modules[0].model_copy(update={"singular_values": [1.0, 0.0]})
+    rows = modules.spectrum_rows(causal, module)
+    assert sum(row["line"] == "delta" for row in rows) == 1
+
+
+def test_spectra_of_the_page_match_the_rows(causal: Comparison) -> None:
+    packed = modules.spectra(causal)
+    assert set(packed) == {"lora-r16", "full-ft"}
+    one = packed["lora-r16"]["model.layers.2.mlp.up_proj"]
+    assert len(one["delta"]) == 16
+    assert one["vectors"][0] == [0, 8.1, "intruder", 0.31, 0.34, 0.12]

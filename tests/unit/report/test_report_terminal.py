@@ -1,0 +1,102 @@
+"""The summary in the terminal: verdict first, within the width, readable without colour."""
+
+from __future__ import annotations
+
+import io
+from types import ModuleType
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from lorascope.report.terminal import print_summary
+from lorascope.schema.comparison import Comparison
+
+
+def summary(comparison: Comparison, width: int = 80, encoding: str = "utf-8", **options: bool) -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    print_summary(comparison, Console(file=stream, width=width, legacy_windows=False, **options))
+    return raw.getvalue().decode(encoding).replace("\u00a0", " ")
+
+
+def test_the_first_lines_say_the_verdicts(causal: Comparison) -> None:
+    lines = summary(causal).splitlines()
+    assert lines[0].split() == ["lora-r16", "▲", "Better", "at", "its", "task"]
+    assert lines[1].strip() == "▽ General knowledge held less firmly"
+    assert lines[2].startswith("full-ft ▲ Better")
+    assert lines[3].strip() == "▼ General ability lost"
+
+
+def test_the_rest_is_there(causal: Comparison) -> None:
+    text = summary(causal)
+    flat = " ".join(text.split())
+    assert "0.311 → 0.412 +0.101 [+0.063, +0.139] ▲ improved" in flat
+    assert "needs 1,544" in flat
+    assert "12.4 → 16.4 +4.0" in flat
+    assert "Compared with full-ft" in flat
+    assert "Of the base's accuracy above chance, 72 %" in flat
+    assert "21 intruder dimensions" in flat
+    assert "Critical full-ft: Validation loss rises for good" in flat
+    assert "2 further notes in report.html" in flat
+    assert "No check for leaked items" not in flat
+    assert "Leaks: no training data was named" in flat
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(
+    causal: Comparison, labels: Comparison, weights_only: Comparison, width: int
+) -> None:
+    for comparison in (causal, labels, weights_only):
+        assert max(cell_len(line) for line in summary(comparison, width).splitlines()) <= width
+
+
+def test_eighty_columns_cut_no_number(causal: Comparison) -> None:
+    lines = summary(causal, 80).splitlines()
+    assert sum("▼ regressed" in line and "−0.117 [−0.162, −0.072]" in line for line in lines) == 1
+    assert "…" not in "".join(lines)
+
+
+def test_without_colour_nothing_is_lost(causal: Comparison) -> None:
+    plain = summary(causal, no_color=True, force_terminal=False)
+    assert "\x1b[" not in plain
+    assert plain.count("? inconclusive") == 4
+    coloured = summary(causal, force_terminal=True)
+    assert "\x1b[" in coloured
+
+
+def test_a_terminal_without_unicode_gets_plain_signs(causal: Comparison) -> None:
+    text = summary(causal, encoding="ascii")
+    assert "+ Better at its task" in text
+    assert "0.311 -> 0.412" in text
+    assert "- regressed" in text
+    assert "needs 1,544" in text
+
+
+def test_names_are_never_read_as_markup(factory: ModuleType) -> None:
+    comparison = factory.causal_comparison()
+    comparison.findings[0].title = "[red]not red[/red] [/] [link=x]"
+    comparison.missing[0].reason = "see [bold]file[/bold] [/x]"
+    flat = " ".join(summary(comparison).split())
+    assert "[red]not red[/red] [/] [link=x]" in flat
+    assert "see [bold]file[/bold] [/x]" in flat
+
+
+def test_one_subject_takes_one_line_per_metric(factory: ModuleType, causal: Comparison) -> None:
+    causal.checkpoints = causal.checkpoints[:2]
+    causal.measurements = [found for found in causal.measurements if found.subject == factory.LORA]
+    assert any(line.split()[:4] == ["rougeL", "0.311", "→", "0.412"] for line in summary(causal).splitlines())
+
+
+def test_a_missing_base_gives_values_and_the_reason(labels: Comparison) -> None:
+    text = summary(labels)
+    assert "• Task measured without a base to compare with" in text
+    assert "the base has no trained classification head." in text
+    assert "→ 0.710" not in text.split("Compared with")[0]
+
+
+def test_almost_nothing(weights_only: Comparison) -> None:
+    text = summary(weights_only)
+    assert "• Task not measured" in text
+    assert "0 tasks" not in text
+    assert "base → adapted" not in text

@@ -1,0 +1,123 @@
+"""Findings say what a reader should do, and say it only when the numbers do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lorascope.schema.comparison import Comparison, Finding
+from lorascope.workflows.findings import by_severity, find
+
+
+def document(*measurements: dict[str, Any], **parts: Any) -> Comparison:
+    checkpoint = {
+        "path": "p",
+        "kind": "model",
+        "architecture": "A",
+        "dtype": "F32",
+        "content_hash": "h",
+        "parameters": {"total": 1},
+        "generation_ready": True,
+    }
+    return Comparison.model_validate(
+        {
+            "created": "2026-01-01T00:00:00",
+            "command": [],
+            "seed": 0,
+            "lorascope_version": "0",
+            "provenance": {"libraries": {}, "device": "cpu", "dtype": "auto", "timings": {}},
+            "checkpoints": [
+                {"name": "base", "role": "base"} | checkpoint,
+                {"name": "x", "role": "adapted"} | checkpoint,
+            ],
+            "tasks": [
+                {
+                    "name": "qa",
+                    "kind": "generate",
+                    "role": "target",
+                    "items": 9,
+                    "fingerprint": "f",
+                    "metrics": ["rougeL"],
+                },
+                {"name": "gk", "kind": "choice", "role": "retention", "items": 9, "fingerprint": "f"}
+                | {"metrics": ["gold_margin"]},
+            ],
+            "measurements": list(measurements),
+        }
+        | parts
+    )
+
+
+def measured(metric: str, verdict: str | None = None, **fields: Any) -> dict[str, Any]:
+    estimate = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "method": "m"}
+    delta = {"value": 0.1, "low": 0.05, "high": 0.2, "n": 9, "verdict": verdict} if verdict else None
+    return {
+        "subject": "x",
+        "reference": "base",
+        "area": "task",
+        "task": "qa",
+        "metric": metric,
+        "unit": "fraction",
+        "scale": "0-1",
+        "direction": "higher",
+        "base": estimate,
+        "adapted": estimate,
+        "delta": delta,
+        "signature": "s",
+    } | fields
+
+
+@pytest.mark.parametrize(
+    ("verdict", "severity", "said"),
+    [
+        ("improved", "good", "improved"),
+        ("regressed", "critical", "got worse"),
+        ("equivalent", "warning", "nothing was gained"),
+        ("inconclusive", "info", "cannot be told"),
+    ],
+)
+def test_what_each_verdict_on_the_target_says(verdict: str, severity: str, said: str) -> None:
+    [finding] = find(document(measured("rougeL", verdict)), [], [])
+    assert finding.severity == severity
+    assert said in finding.title
+    assert "rougeL" in finding.evidence[0]
+
+
+@pytest.mark.parametrize(("retained", "severity"), [(0.5, "critical"), (0.95, "warning")])
+def test_forgetting_weighs_by_what_was_retained(retained: float, severity: str) -> None:
+    share = {"value": retained, "low": None, "high": None, "n": 9, "method": "m"}
+    lost = measured("gold_margin", "regressed", task="gk", area="forgetting")
+    kept = measured("retained_fraction", task="gk", area="forgetting", adapted=share, base=None)
+    [finding] = find(document(lost, kept), [], [])
+    assert finding.severity == severity
+    assert any("retained_fraction" in text for text in finding.evidence)
+
+
+def test_inconclusive_retention_is_never_called_forgetting_or_safe() -> None:
+    assert find(document(measured("gold_margin", "inconclusive", task="gk", area="forgetting")), [], []) == []
+
+
+def test_a_gap_is_named_when_it_is_real_and_larger_than_the_bases() -> None:
+    def gap(low: float, base: float) -> list[Finding]:
+        estimate = {"value": 0.3, "low": low, "high": 0.5, "n": 9, "method": "m"}
+        before = {"value": base, "low": None, "high": None, "n": 9, "method": "m"}
+        return find(document(measured("rougeL_gap", area="gap", adapted=estimate, base=before)), [], [])
+
+    assert [finding.area for finding in gap(0.1, 0.0)] == ["gap"]
+    assert gap(-0.1, 0.0) == []
+    assert gap(0.1, 0.4) == []
+
+
+def test_slices_and_other_references_raise_no_finding() -> None:
+    sliced = measured("rougeL", "regressed", slice={"by": "split", "value": "a"})
+    other = measured("rougeL", "regressed", reference="x", subject="base")
+    assert find(document(sliced, other), [], []) == []
+
+
+def test_most_severe_first_and_equal_ones_in_order() -> None:
+    def one(name: str, severity: str) -> Finding:
+        return Finding.model_validate({"id": name, "severity": severity, "area": "a", "title": "t"})
+
+    found = by_severity([one("a", "info"), one("b", "critical"), one("c", "info"), one("d", "warning")])
+    assert [finding.id for finding in found] == ["b", "d", "a", "c"]
