@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rich_click as click
 
 from lorascope.cli.options import common, opening, running, watcher, writing
 
-_PROBES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
+_PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
 
 
 @click.command()

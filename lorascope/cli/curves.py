@@ -21,7 +21,7 @@ def curves(logs: tuple[Path, ...], as_json: bool, debug: bool) -> int:
 
     from rich.console import Console
 
-    from lorascope.report.terminal import print_curves
+    from lorascope.report.readings import print_readings
     from lorascope.workflows.curves import read_path
 
     outcomes = {str(path): read_path(str(path), path) for path in logs}
@@ -30,5 +30,5 @@ def curves(logs: tuple[Path, ...], as_json: bool, debug: bool) -> int:
         return 0
     console = Console()
     for name, outcome in outcomes.items():
-        print_curves(name, outcome.measurements, outcome.findings, outcome.missing, console)
+        print_readings(name, outcome.measurements, outcome.findings, outcome.missing, console)
     return 0

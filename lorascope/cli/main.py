@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 
 import rich_click as click
+from click.exceptions import Abort, ClickException, Exit
 from rich.console import Console
 
 from lorascope.cli.blind import blind
@@ -46,12 +47,12 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         return int(main.main(args=arguments, prog_name="lorascope", standalone_mode=False) or 0)
-    except click.exceptions.Exit as request:
+    except Exit as request:
         return request.exit_code
-    except click.ClickException as error:
+    except ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (Abort, KeyboardInterrupt):
         console.print("Interrupted. What is done is saved: the same command resumes.", style="yellow")
         return INTERRUPTED
     except LorascopeError as error:
