@@ -26,7 +26,7 @@ def demo(out: Path, overwrite: bool, seed: int, quiet: bool, as_json: bool, debu
     kiln, once with LoRA and once fully, and both are compared with where they came from.
     """
     from lorascope.cli.show import show_result
-    from lorascope.workflows.demo import run_demo
+    from lorascope.workflows.story import run_demo
 
     result = run_demo(out, seed=seed, overwrite=overwrite, watch=watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
