@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from lorascope.report.sentences import SubjectVerdict, subject_verdicts
+from lorascope.report.sentences import subject_verdicts
+from lorascope.report.verdicts import SubjectVerdict
 from lorascope.schema.comparison import Comparison, Finding, Missing, TaskInfo
 
 REASSURING = ("kept", "unchanged", "no change", "nothing lost", "equivalent", "no loss")

@@ -95,8 +95,15 @@ def test_a_missing_base_gives_values_and_the_reason(labels: Comparison) -> None:
     assert "→ 0.710" not in text.split("Compared with")[0]
 
 
+def test_a_task_without_a_measurement_is_named(causal: Comparison) -> None:
+    causal.tasks.append(causal.tasks[0].model_copy(update={"name": "second"}))
+    text = " ".join(summary(causal).split())
+    assert "Better at 1 of 2 tasks" in text
+    assert "second was not measured." in text
+
+
 def test_almost_nothing(weights_only: Comparison) -> None:
     text = summary(weights_only)
-    assert "• Task not measured" in text
+    assert "∅ Task not measured" in text
     assert "0 tasks" not in text
     assert "base → adapted" not in text

@@ -1,0 +1,350 @@
+"""What the page shows, section by section, as plain records for the templates."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from lorascope.report import charts, numbers
+from lorascope.report.lookup import measurements, references
+from lorascope.report.modules import Grid, grid_scale, grids, shown_modules
+from lorascope.report.samples import OUTCOMES, Samples
+from lorascope.report.sentences import subject_verdicts
+from lorascope.report.tables import FullRow, Section, Table, full_rows, metric_meaning, section_tables
+from lorascope.report.texts import TEMPLATES, Language, Texts, load_texts
+from lorascope.report.verdicts import Sentence, SubjectVerdict
+from lorascope.schema.comparison import CheckpointInfo, Comparison, ModuleWeights
+
+_GLYPHS = {
+    "circle": "●",
+    "square": "■",
+    "diamond": "◆",
+    "cross": "✚",
+    "triangle-right": "▶",
+    "triangle-left": "◀",
+    "stroke": "▬",
+}
+_SEVERITY_SYMBOLS = {"critical": "✕", "warning": "!", "info": "i", "good": "✓"}
+OUTCOME_SYMBOLS = {"broken": "▼", "fixed": "▲", "changed": "≠", "both_wrong": "✕", "both_right": "✓", "same": "="}
+_GATE_SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "MISSING": "∅"}
+_MODULE_COLUMNS = (
+    "name", "shape", "method", "adapter_rank", "numerical_rank", "frobenius", "relative_change", "stable_rank",
+    "effective_rank", "left", "right", "undecided", "energy",
+)  # fmt: skip
+_TOTALS = (
+    "relative_change", "intruder_count", "intruder_count_right", "intruder_energy", "effective_rank", "stable_rank"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One subject's verdict with its sentences grouped by topic."""
+
+    verdict: SubjectVerdict
+    method: str
+    topics: tuple[tuple[str, tuple[Sentence, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one section shows of the measurements against one reference."""
+
+    reference: str
+    charts: tuple[str, ...]
+    table: Table | None
+    slices: tuple[Table, ...]
+    full: tuple[FullRow, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.charts or self.table or self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMap:
+    """The grids of one subject, and how many of its modules they leave out."""
+
+    subject: str
+    grids: tuple[Grid, ...]
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedRow:
+    """A row of printed values with its name."""
+
+    name: str
+    values: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    hint: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name as the row's heading."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleTable:
+    """All modules of one subject."""
+
+    subject: str
+    rows: tuple[PrintedRow, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TotalsTable:
+    """The totals over all modules, subjects side by side."""
+
+    subjects: tuple[str, ...]
+    rows: tuple[PrintedRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GlossaryEntry:
+    """What a metric means, and the signatures of the computations that produced it here."""
+
+    metric: str
+    meaning: str
+    signatures: tuple[str, ...]
+
+
+def subject_glyphs(comparison: Comparison) -> dict[str, dict[str, str]]:
+    """Return the colour and the sign that stand for each subject."""
+    marks = charts.subject_marks(comparison)
+    return {name: {"colour": colour, "glyph": _GLYPHS[shape]} for name, (colour, shape) in marks.items()}
+
+
+def page_context(
+    comparison: Comparison, embedded: Samples | None, specs: dict[str, charts.Spec], language: Language
+) -> dict[str, Any]:
+    """Return all that the templates need; charts are added to ``specs`` under the names that the sections use."""
+    words = load_texts(language)
+    parts = _parts(comparison, specs, language)
+    others = [_other(comparison, name, specs, language) for name in references(comparison)[1:]]
+    subjects = comparison.subjects
+    title = words("page.title", subjects=words.joined([each.name for each in subjects]), base=comparison.base.name)
+    return {
+        "t": words,
+        "lang": "zh-Hans" if language == "zh" else "en",
+        "title": title,
+        "comparison": comparison,
+        "created": comparison.created.replace("T", " ").replace("Z", " UTC"),
+        "subjects": subjects,
+        "marks": subject_glyphs(comparison),
+        "items": sum(task.items for task in comparison.tasks),
+        "parts": parts,
+        "others": others,
+        "samples": embedded,
+        "sections": _sections(comparison, parts, others, embedded, words),
+        "cards": _cards(comparison, language),
+        **_number_formats(),
+        **_findings(comparison),
+        **_weights(comparison, specs, language),
+        **_closing(comparison, words),
+        "flips_chart": _named(specs, "flips", charts.flips_chart(comparison, language)),
+    }
+
+
+def _number_formats() -> dict[str, Any]:
+    return {
+        "absent": numbers.ABSENT,
+        "plain": numbers.plain,
+        "percent": numbers.percent,
+        "count": numbers.count,
+        "duration": numbers.duration,
+        "outcomes": OUTCOMES,
+        "outcome_symbols": OUTCOME_SYMBOLS,
+        "severity_symbols": _SEVERITY_SYMBOLS,
+        "gate_symbols": _GATE_SYMBOLS,
+    }
+
+
+def _named(specs: dict[str, charts.Spec], name: str, spec: charts.Spec | None) -> str | None:
+    """Keep a chart under its name and return the name, or None where there is no chart."""
+    if spec is None:
+        return None
+    specs[name] = spec
+    return name
+
+
+def _keep(specs: dict[str, charts.Spec], prefix: str, drawn: dict[str, charts.Spec]) -> tuple[str, ...]:
+    names = [f"{prefix}-{place}" for place, _ in enumerate(drawn)]
+    specs.update(zip(names, drawn.values(), strict=True))
+    return tuple(names)
+
+
+def _parts(comparison: Comparison, specs: dict[str, charts.Spec], language: Language) -> dict[str, Part]:
+    words, base = load_texts(language), comparison.base.name
+    curves = {each.name: charts.curve_chart(comparison, each.name, language) for each in comparison.subjects}
+    drawn = {
+        "metrics": _keep(specs, "forest", charts.forest_charts(comparison, base, language)),
+        "forgetting": _keep(specs, "category", charts.category_charts(comparison, language)),
+        "drift": tuple(filter(None, [_named(specs, "drift", charts.drift_chart(comparison, language))])),
+        "training": _keep(specs, "curve", {name: spec for name, spec in curves.items() if spec is not None}),
+    }
+    names: tuple[Section, ...] = (
+        "metrics", "checks", "forgetting", "drift", "training", "weights", "cost", "human"
+    )  # fmt: skip
+    parts: dict[str, Part] = {}
+    for name in names:
+        shown = _in_totals(comparison) if name == "weights" else frozenset()
+        table, slices = section_tables(comparison, name, base, words, shown)
+        full = tuple(full_rows(comparison, base, words)) if name == "metrics" else ()
+        parts[name] = Part(base, drawn.get(name, ()), table, tuple(slices), full)
+    return parts
+
+
+def _other(comparison: Comparison, reference: str, specs: dict[str, charts.Spec], language: Language) -> Part:
+    words = load_texts(language)
+    forests = _keep(specs, f"forest-{len(specs)}", charts.forest_charts(comparison, reference, language))
+    table, slices = section_tables(comparison, None, reference, words)
+    return Part(reference, forests, table, tuple(slices), tuple(full_rows(comparison, reference, words)))
+
+
+def _sections(
+    comparison: Comparison, parts: dict[str, Part], others: list[Part], embedded: Samples | None, words: Texts
+) -> list[tuple[str, str]]:
+    present = {
+        "verdict": True,
+        "metrics": bool(others) or not (parts["metrics"].empty and parts["checks"].empty),
+        "answers": embedded is not None,
+        "forgetting": not (parts["forgetting"].empty and parts["drift"].empty),
+        "training": not parts["training"].empty,
+        "weights": bool(comparison.weights or comparison.repair) or not parts["weights"].empty,
+        "cost": not parts["cost"].empty or any(each.cost for each in comparison.checkpoints),
+        "human": bool(comparison.human) or not parts["human"].empty,
+        "gates": comparison.gates is not None,
+        "provenance": True,
+    }
+    return [(name, words(f"section.{name}")) for name, shown in present.items() if shown]
+
+
+def _cards(comparison: Comparison, language: Language) -> list[Card]:
+    cards = []
+    for checkpoint, verdict in zip(comparison.subjects, subject_verdicts(comparison, language), strict=True):
+        topics = dict.fromkeys(sentence.topic for sentence in verdict.sentences)
+        grouped = tuple(
+            (topic, tuple(sentence for sentence in verdict.sentences if sentence.topic == topic)) for topic in topics
+        )
+        cards.append(Card(verdict, _method(checkpoint, load_texts(language)), grouped))
+    return cards
+
+
+def _method(checkpoint: CheckpointInfo, words: Texts) -> str:
+    name = checkpoint.method or checkpoint.kind
+    parts = [words.known(f"method.{name}", name)]
+    counts = checkpoint.parameters
+    changed = counts.trainable if counts.trainable is not None else counts.delta
+    if changed is not None:
+        parts.append(words("method.trainable", count=numbers.count(changed), total=numbers.count(counts.total)))
+    return " · ".join(parts)
+
+
+def _findings(comparison: Comparison) -> dict[str, Any]:
+    order = ("critical", "warning", "good", "info")
+    ranked = sorted(comparison.findings, key=lambda found: order.index(found.severity))
+    return {
+        "urgent": [found for found in ranked if found.severity in order[:2]],
+        "quiet": [found for found in ranked if found.severity in order[2:]],
+    }
+
+
+def _weights(comparison: Comparison, specs: dict[str, charts.Spec], language: Language) -> dict[str, Any]:
+    words, scale = load_texts(language), grid_scale(comparison)
+    maps = [
+        WeightMap(subject, tuple(grids(report, scale)), len(report.modules) - len(shown_modules(report)))
+        for subject, report in comparison.weights.items()
+        if report.modules
+    ]
+    tables = [
+        ModuleTable(subject, tuple(_module_row(module) for module in shown_modules(report)), tuple(report.notes))
+        for subject, report in comparison.weights.items()
+    ]
+    return {
+        "scale": scale,
+        "weight_maps": maps,
+        "module_tables": tables,
+        "module_columns": _MODULE_COLUMNS,
+        "totals": _totals(comparison, words),
+        "sweep_charts": _keep(specs, "sweep", charts.sweep_charts(comparison, language)),
+    }
+
+
+def _module_row(module: ModuleWeights) -> PrintedRow:
+    found = module.intruders
+    right = found.right if found else None
+    values = (
+        f"{module.shape[0]:,} × {module.shape[1]:,}",
+        module.method,
+        numbers.count(module.adapter_rank),
+        numbers.count(module.numerical_rank),
+        numbers.plain(module.frobenius),
+        numbers.percent(module.relative_change),
+        numbers.plain(module.stable_rank, 1),
+        numbers.plain(module.effective_rank, 1),
+        numbers.count(found.count if found else None),
+        numbers.count(right.count if right else None),
+        numbers.count(found.undecided if found else None),
+        numbers.percent(found.energy if found else None),
+    )
+    return PrintedRow(module.name, values, tuple(module.notes))
+
+
+def _in_totals(comparison: Comparison) -> frozenset[str]:
+    """Metrics that every measured subject's weight report has among its totals."""
+    found = measurements(comparison, area="weights", by=None)
+    reports = comparison.weights
+    return frozenset(
+        each.metric
+        for each in found
+        if all(other.subject in reports and each.metric in reports[other.subject].totals for other in found)
+    )
+
+
+def _totals(comparison: Comparison, words: Texts) -> TotalsTable | None:
+    names = dict.fromkeys(name for report in comparison.weights.values() for name in report.totals)
+    wanted = [name for name in (*_TOTALS, *(each for each in names if each not in _TOTALS)) if name in names]
+    rows = tuple(
+        PrintedRow(
+            words.known(f"total.{name}", name),
+            tuple(_total(name, report.totals.get(name)) for report in comparison.weights.values()),
+            hint=metric_meaning(name, words),
+        )
+        for name in wanted
+    )
+    return TotalsTable(tuple(comparison.weights), rows) if rows else None
+
+
+def _total(name: str, value: float | None) -> str:
+    if name in ("relative_change", "intruder_energy"):
+        return numbers.percent(value)
+    if name in ("frobenius", "effective_rank", "stable_rank"):
+        return numbers.plain(value, 1)
+    return numbers.count(value)
+
+
+def _closing(comparison: Comparison, words: Texts) -> dict[str, Any]:
+    import vl_convert
+
+    return {
+        "training_costs": [(each.name, each.cost) for each in comparison.checkpoints if each.cost],
+        "command": shlex.join(comparison.command),
+        "glossary": _glossary(comparison, words),
+        "licence": (TEMPLATES / "licence.txt").read_text(encoding="utf-8"),
+        "vega": {
+            "vega": vl_convert.get_vega_version(),
+            "lite": vl_convert.get_vegalite_versions()[-1],
+            "embed": vl_convert.get_vega_embed_version(),
+        },
+    }
+
+
+def _glossary(comparison: Comparison, words: Texts) -> list[GlossaryEntry]:
+    signatures: dict[str, dict[str, None]] = {}
+    for found in comparison.measurements:
+        signatures.setdefault(found.metric, {})[found.signature] = None
+    return [GlossaryEntry(metric, metric_meaning(metric, words), tuple(known)) for metric, known in signatures.items()]

@@ -1,0 +1,213 @@
+"""The comparison in the terminal: the verdict first, then one table, then what a reader has to know besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, JustifyMethod
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from lorascope.report import numbers
+from lorascope.report.lookup import references
+from lorascope.report.sentences import subject_verdicts
+from lorascope.report.tables import Block, Cell, Row, Section, Table, section_tables
+from lorascope.report.texts import Texts, load_texts
+from lorascope.report.verdicts import SYMBOLS, Clause, Sentence, SubjectVerdict
+from lorascope.schema.comparison import Comparison, Finding
+
+_STYLES = {
+    "improved": "bold blue",
+    "regressed": "bold red",
+    "weakened": "bold red",
+    "inconclusive": "bold yellow",
+    "mixed": "bold yellow",
+    "equivalent": "bold",
+    "absolute": "bold",
+    "unmeasured": "bold",
+    "good": "blue",
+    "bad": "red",
+    "unclear": "yellow",
+    "neutral": "",
+    "critical": "bold red",
+    "warning": "bold yellow",
+}
+_COLUMNS = ("metric", "values", "delta", "verdict")
+_NUMBERS_WIDTH = 15 + 23 + 14 + 3 * 2
+# For terminals that cannot show these signs; what is left after it becomes a question mark.
+_ASCII = str.maketrans(
+    {"▲": "+", "▼": "-", "▽": "-", "↕": "~", "•": "*", "∅": "o", "✓": "v", "✕": "x", "→": "->", "−": "-", "–": "-",
+     "±": "+/-", "·": "|", "\u00a0": " ", "Δ": "d", "ε": "eps", "₀": "0", "‖": "|"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A console and the words for it. Text from data is never read as markup."""
+
+    console: Console
+    words: Texts
+
+    def text(self, content: str, style: str = "") -> Text:
+        """Return ``content`` in signs that the console can show."""
+        encoding = self.console.encoding
+        if not encoding.lower().startswith("utf"):
+            content = content.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+        return Text(content, style)
+
+    def line(self, *parts: Text, indent: int = 0) -> None:
+        """Print the parts as one paragraph, wrapped lines indented like the first."""
+        self.console.print(Padding(Text(" ").join(parts), (0, 0, 0, indent)))
+
+    def heading(self, key: str) -> None:
+        """Print an empty line and a heading."""
+        self.console.print()
+        self.line(self.text(self.words(key), "bold underline"))
+
+
+def print_summary(comparison: Comparison, console: Console) -> None:
+    """Print verdicts, metrics, forgetting, training, weights, pressing findings and what is missing.
+
+    The first lines say the verdict of every subject in words. Fits 80 columns; verdicts are words and signs, never
+    colour alone.
+    """
+    words = load_texts("en")
+    page = _Page(console, words)
+    verdicts = subject_verdicts(comparison)
+    for verdict in verdicts:
+        _print_headline(verdict, page)
+    facts = [words("terminal.base", base=comparison.base.name)]
+    if comparison.tasks:
+        facts.append(words.several("tasks", len(comparison.tasks)))
+        facts.append(words.several("items", sum(task.items for task in comparison.tasks)))
+    page.line(page.text(words.joined(facts), "dim"))
+    for reference in references(comparison):
+        _print_tables(comparison, reference, page)
+    _print_topics(verdicts, page)
+    _print_findings(comparison.findings, page)
+    _print_missing(comparison, page)
+
+
+def _print_headline(verdict: SubjectVerdict, page: _Page) -> None:
+    page.line(page.text(verdict.subject, "bold"), _clause(verdict.target, page), indent=0)
+    page.line(_clause(verdict.retention, page), indent=len(verdict.subject) + 1 if len(verdict.subject) < 24 else 2)
+
+
+def _clause(clause: Clause, page: _Page) -> Text:
+    return page.text(f"{clause.symbol} {clause.text}", _STYLES[clause.state])
+
+
+def _print_tables(comparison: Comparison, reference: str, page: _Page) -> None:
+    own = reference == comparison.base.name
+    sections: tuple[Section | None, ...] = ("metrics", "forgetting") if own else (None,)
+    tables = [section_tables(comparison, section, reference, page.words)[0] for section in sections]
+    shown = [table for table in tables if table is not None]
+    if not shown:
+        return
+    page.console.print()
+    if not own:
+        page.line(page.text(page.words("metrics.other", reference=reference), "bold underline"))
+    page.console.print(_grid(page, [[page.text(page.words(f"terminal.{name}"), "dim") for name in _COLUMNS]]))
+    for table in shown:
+        for block in table.blocks:
+            page.line(page.text(block.title, "bold"))
+            page.console.print(_grid(page, _block_rows(block, table.subjects, page)))
+        _print_reasons(table, page)
+
+
+def _grid(page: _Page, rows: Iterable[Sequence[Text]]) -> Grid:
+    """Rows in columns of the same width for every task; on wide terminals the names get more room."""
+    grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    names = min(max(page.console.width - _NUMBERS_WIDTH, 16), 40)
+    grid.add_column(width=names, overflow="fold")
+    columns: tuple[tuple[int, JustifyMethod], ...] = ((15, "right"), (23, "left"), (14, "left"))
+    for width, justify in columns:
+        grid.add_column(min_width=width, justify=justify, no_wrap=page.console.width >= 16 + _NUMBERS_WIDTH)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _block_rows(block: Block, subjects: tuple[str, ...], page: _Page) -> Iterator[tuple[Text, ...]]:
+    for row in block.rows:
+        if len(subjects) > 1:
+            yield (page.text(f"  {row.label}"),)
+        for subject, cell in zip(subjects, row.cells, strict=True):
+            if cell is not None:
+                yield _cell_row(f"    {subject}" if len(subjects) > 1 else f"  {row.label}", row, cell, page)
+
+
+def _cell_row(name: str, row: Row, cell: Cell, page: _Page) -> tuple[Text, ...]:
+    values = cell.adapted if row.base == numbers.ABSENT else f"{row.base} → {cell.adapted}"
+    change = f"{cell.delta} {cell.delta_interval}" if cell.delta else cell.adapted_interval
+    verdict = page.words(f"verdict.{cell.verdict}") if cell.verdict else ""
+    judged = page.text(f"{cell.symbol} {verdict}".strip(), _STYLES.get(cell.verdict or "", ""))
+    if cell.needed is not None:
+        judged.append("\n  ").append_text(page.text(page.words("terminal.needed", count=f"{cell.needed:,}"), "dim"))
+    return page.text(name), page.text(values), page.text(change.strip()), judged
+
+
+def _print_reasons(table: Table, page: _Page) -> None:
+    """Why values are missing, once for the whole table where the reason is the same."""
+    reasons = [table.reason] if table.reason else []
+    for block in table.blocks:
+        for row in block.rows:
+            for subject, cell in zip(table.subjects, row.cells, strict=True):
+                if cell is not None and cell.note and not cell.verdict:
+                    reasons.append(f"{row.label}, {subject}: {cell.note}")
+    for reason in reasons:
+        page.line(page.text(page.words.ended(reason), "dim"), indent=2)
+
+
+def _print_topics(verdicts: list[SubjectVerdict], page: _Page) -> None:
+    """What the table does not hold: rates, training, weights, and what was not measured."""
+    several = len(verdicts) > 1
+    for topic in ("target", "retention", "training", "weights"):
+        kept = [(verdict.subject, each) for verdict in verdicts for each in verdict.sentences if each.topic == topic]
+        told = [(subject, each) for subject, each in kept if topic in ("training", "weights") or _untabled(each)]
+        if not told:
+            continue
+        page.heading(f"topic.{topic}")
+        for subject, sentence in told:
+            page.line(*_sentence(subject if several else "", sentence, page), indent=2)
+
+
+def _untabled(sentence: Sentence) -> bool:
+    """Whether the table cannot say it: no judgement of a measurement, or nothing measured."""
+    return not sentence.lead or sentence.symbol == SYMBOLS["unmeasured"]
+
+
+def _sentence(subject: str, sentence: Sentence, page: _Page) -> list[Text]:
+    parts = [page.text(sentence.symbol, _STYLES[sentence.tone])]
+    if subject:
+        parts.append(page.text(f"{subject}:", "bold"))
+    if sentence.lead:
+        parts.append(page.text(page.words.ended(sentence.lead), _STYLES[sentence.tone]))
+    return [*parts, page.text(sentence.text)]
+
+
+def _print_findings(findings: list[Finding], page: _Page) -> None:
+    urgent = sorted((each for each in findings if each.severity in ("critical", "warning")), key=lambda f: f.severity)
+    if urgent:
+        page.heading("terminal.findings")
+    for found in urgent:
+        severity = page.text(page.words(f"severity.{found.severity}"), _STYLES[found.severity])
+        of = f"{found.subject}: " if found.subject else ""
+        page.line(severity, page.text(f"{of}{found.title}", "bold"), indent=2)
+        for evidence in found.evidence:
+            page.line(page.text(evidence), indent=4)
+        if found.advice:
+            page.line(page.text(page.words("finding.advice"), "bold"), page.text(found.advice), indent=4)
+    if len(findings) > len(urgent):
+        page.line(page.text(page.words.several("terminal.more_findings", len(findings) - len(urgent)), "dim"), indent=2)
+
+
+def _print_missing(comparison: Comparison, page: _Page) -> None:
+    if not comparison.missing:
+        return
+    page.heading("terminal.missing")
+    for gap in comparison.missing:
+        place = page.words.known(f"area.{gap.area}", gap.area) + (f", {gap.subject}" if gap.subject else "")
+        page.line(page.text(f"{place}:", "bold"), page.text(gap.reason), indent=2)
