@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ PROMPT_METHODS = frozenset(
 # Initialisations after which ΔW is still scaling · B·A on the base's own weights. PiSSA and its like subtract their
 # start from the base when they are attached, so for them B·A alone is not the change.
 _PLAIN_INITS: tuple[object, ...] = (True, False, None, "gaussian", "orthogonal")
+_NAMED_PLAIN_INITS = ("eva", "mica")
 # Variants of LoRA whose layers compute something else than W + scaling · B·A.
 _VARIANTS = (
     "use_dora",
@@ -78,9 +79,16 @@ class AdapterConfig:
         """True where every ΔW is scaling · B·A and can be taken from the two factors."""
         return (
             self.peft_type == "LORA"
-            and self.raw.get("init_lora_weights", True) in _PLAIN_INITS
+            and self.raw.get("init_lora_weights", True) in (*_PLAIN_INITS, *_NAMED_PLAIN_INITS)
             and not any(self.raw.get(key) for key in _VARIANTS)
             and not self.raw.get("target_parameters")
+        )
+
+    @property
+    def rewrites_base(self) -> bool:
+        """True where attaching the adapter subtracts something from the base's weights (PiSSA, OLoRA, LoftQ, KaSA)."""
+        return not self.is_plain_lora and (
+            self.raw.get("init_lora_weights", True) not in _PLAIN_INITS or bool(self.raw.get("kasa_config"))
         )
 
     def rank(self, module: str) -> int:
@@ -116,11 +124,10 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise CheckpointError(
             f"the adapter's configuration cannot be read: {error}", where=str(path), remedy="copy it again"
         ) from error
-    needed = ("peft_type", "r", "lora_alpha") if _says_lora(raw) else ("peft_type",)
-    absent = [key for key in needed if not isinstance(raw, dict) or raw.get(key) is None]
-    if absent:
+    problem = _config_problem(raw)
+    if problem is not None:
         raise CheckpointError(
-            f"the adapter's configuration has no {' and no '.join(absent)}",
+            f"the adapter's configuration {problem}",
             where=str(path),
             remedy="write it again with PEFT's save_pretrained",
         )
@@ -131,18 +138,13 @@ def lora_factors(config: AdapterConfig, tensors: TensorSource) -> list[FactorKey
     """Pair lora_A and lora_B of each linear module by name, and hold their shapes against the configured rank.
 
     Raises :class:`InvalidComparison` for an unpaired factor or a rank that is not the configuration's. Embedding
-    factors (``lora_embedding_A``) and convolutions are not linear modules and are left to :func:`other_tensors`.
+    factors (``lora_embedding_A``) and convolutions are not linear modules and are left out.
     """
     pairs = []
+    _all_paired(tensors)
     for down in sorted(key for key in tensors.specs if key.endswith(".lora_A.weight")):
-        module = down.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+        module = plain_name(down).removesuffix(".lora_A.weight")
         up = down.replace(".lora_A.weight", ".lora_B.weight")
-        if up not in tensors.specs:
-            raise InvalidComparison(
-                f"{down} has no lora_B beside it",
-                where=str(tensors.specs[down].file),
-                remedy="save the adapter again; half an adapter changes nothing",
-            )
         if len(tensors.specs[down].shape) != 2:
             continue
         rank = config.rank(module)
@@ -157,54 +159,83 @@ def lora_factors(config: AdapterConfig, tensors: TensorSource) -> list[FactorKey
     return pairs
 
 
-def other_tensors(tensors: TensorSource, factors: list[FactorKeys]) -> list[str]:
-    """Adapter tensors that are not factors of linear modules: heads, trained embeddings, biases, other methods'."""
-    paired = {key for pair in factors for key in (pair.down, pair.up)}
-    return sorted(set(tensors.specs) - paired)
+def _all_paired(tensors: TensorSource) -> None:
+    for one, other in (("lora_A", "lora_B"), ("lora_B", "lora_A")):
+        for key in tensors.specs:
+            if key.endswith(f".{one}.weight") and key.replace(f".{one}.", f".{other}.") not in tensors.specs:
+                raise InvalidComparison(
+                    f"{key} has no {other} beside it",
+                    where=str(tensors.specs[key].file),
+                    remedy="save the adapter again; half an adapter changes nothing",
+                )
 
 
-def owner_module(key: str) -> str:
-    """The base model's module that an adapter tensor of any method belongs to, from its name."""
-    parts = key.removeprefix(PREFIX).split(".")
+def plain_name(key: str) -> str:
+    """An adapter's key without PEFT's wrappers in front; prompt methods wrap the model once, the others twice."""
+    return key.removeprefix(PREFIX) if key.startswith(PREFIX) else key.removeprefix("base_model.")
+
+
+def is_shared(key: str) -> bool:
+    """Whether a tensor is kept once for all layers (VeRA's projections, VB-LoRA's bank) and so has no module."""
+    return key.startswith("base_model.") and not key.startswith(PREFIX)
+
+
+def method_module(key: str, peft_type: str) -> str | None:
+    """The base's module that the method's own tensor ``key`` works on; None where ``key`` is no such tensor.
+
+    A tensor that is not the method's own is a whole parameter of the model, saved under its own name (a trained head,
+    a bias, anything in ``modules_to_save``).
+    """
+    marks = (*_COMMON_MARKS, _method_mark(peft_type))
+    parts = plain_name(key).split(".")
     for index, part in enumerate(parts):
-        if any(part.startswith(mark) for mark in _METHOD_MARKS):
+        if part.startswith(marks):
             return ".".join(parts[:index])
-    return ".".join(parts[:-1])
+    return None
 
 
-_METHOD_MARKS = (
-    "lora_",
-    "hada_",
-    "lokr_",
-    "vera_",
-    "oft_",
-    "boft_",
-    "ia3_",
-    "hra_",
-    "hira_",
-    "fourierft_",
-    "randlora_",
-    "bone_",
-    "miss_",
-    "c3a_",
-    "shira_",
-    "road_",
-    "waveft_",
-    "delora_",
-    "gralora_",
-    "modules_to_save",
-    "token_adapter",
-    "vblora_",
-    "adalora_",
-    "ln_tuning_layers",
-    "osf_",
-    "poly_",
-    "trainable_tokens_",
-)
+def unused_patterns(config: AdapterConfig, modules: Iterable[str]) -> list[str]:
+    """Keys of ``rank_pattern`` and ``alpha_pattern`` that match none of ``modules``: PEFT passes over them.
+
+    AdaLoRA keeps the ranks that it arrived at in ``rank_pattern``, by parameter: those are no patterns.
+    """
+    if config.peft_type == "ADALORA":
+        return []
+    known = list(modules)
+    unused = []
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = config.raw.get(field) or {}
+        matched = {key for key in patterns if any(_matches(key, module) for module in known)}
+        unused += [f"{field}: {key}" for key in patterns if key not in matched]
+    return unused
 
 
-def _says_lora(raw: object) -> bool:
-    return isinstance(raw, dict) and str(raw.get("peft_type", "")).upper() == "LORA"
+# Parts that PEFT adds to names whatever the method: wrapped weights and trained token rows.
+_COMMON_MARKS = ("base_layer", "token_adapter", "trainable_tokens_")
+
+
+def _method_mark(peft_type: str) -> str:
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    named = {str(getattr(kind, "value", kind)): prefix for kind, prefix in PEFT_TYPE_TO_PREFIX_MAPPING.items()}
+    return str(named.get(peft_type, f"{peft_type.lower()}_"))
+
+
+def _config_problem(raw: object) -> str | None:
+    if not isinstance(raw, dict) or not raw.get("peft_type"):
+        return "has no peft_type"
+    if str(raw["peft_type"]).upper() != "LORA":
+        return None
+    if not isinstance(raw.get("r"), int) or raw["r"] < 1:
+        return f"needs a rank r of at least 1, not {raw.get('r')!r}"
+    if not isinstance(raw.get("lora_alpha"), int | float):
+        return f"needs a number as lora_alpha, not {raw.get('lora_alpha')!r}"
+    return None
+
+
+def _matches(pattern: str, module: str) -> bool:
+    # PEFT gives the module's name back where no pattern fits, which a pattern may also be.
+    return pattern == module or _pattern_key({pattern: None}, module) != module
 
 
 def _pattern_key(pattern: Mapping[str, Any], module: str) -> str:

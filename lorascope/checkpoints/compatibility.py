@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lorascope.checkpoints.adapters import owner_module
-from lorascope.checkpoints.changes import AdapterChanges, BaseModules, Changes, ModelChanges
+from lorascope.checkpoints import doubts
+from lorascope.checkpoints.adapters import is_shared, method_module, plain_name, unused_patterns
+from lorascope.checkpoints.changes import AdapterChanges, BaseModules, Changes, ModelChanges, right_base, text_config
+from lorascope.checkpoints.modules import Skeleton
 from lorascope.checkpoints.opening import OpenCheckpoint
+from lorascope.checkpoints.tensors import TensorSource
 from lorascope.checkpoints.tokenizers import tokenizer_findings
 from lorascope.errors import InvalidComparison
 from lorascope.schema.comparison import Finding
@@ -23,14 +25,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[int, int], None]
-_SIZES = ("model_type", "hidden_size", "d_model", "n_embd", "num_hidden_layers", "num_layers", "n_layer",
-          "num_attention_heads", "num_key_value_heads", "intermediate_size")  # fmt: skip
-_HEAD_TASKS = {"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"}
+# PEFT's task types that need no output layer to be trained: the model's features are the answer.
+_HEADLESS_TASKS = (None, "FEATURE_EXTRACTION")
+# Relative change under which a merge has changed nothing: float32 arithmetic alone gives up to 2e-7.
+_NO_CHANGE = 1e-6
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the checks found. ``changed`` counts parameters that differ from the base; ``head`` names trained heads."""
+    """What the checks found.
+
+    ``changed`` counts parameters that differ from the base (None where that is not known without merging every layer),
+    ``trainable`` those that the subject's files hold, ``head`` names trained tensors of heads that the base lacks.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     changed: int | None = None
@@ -53,7 +60,7 @@ def prove_base(base: OpenCheckpoint, on_progress: Progress) -> None:
 
 def prove(subject: OpenCheckpoint, base: BaseModules, changes: Changes, on_progress: Progress) -> Proof:
     """Check one subject against the base, whose own tensors :func:`prove_base` has checked."""
-    findings = [_note(subject, text) for text in subject.notes]
+    findings = [doubts.taken(subject, text) for text in subject.notes]
     findings += tokenizer_findings(subject, base.checkpoint)
     if isinstance(changes, AdapterChanges):
         return _prove_adapter(subject, base, changes, findings, on_progress)
@@ -65,36 +72,23 @@ def _prove_adapter(
 ) -> Proof:
     config = changes.config
     if not config.is_prompt_method:
-        _all_owned(subject, base)
+        _all_owned(subject, changes)
+    patterns = unused_patterns(config, changes.adapted_names)
+    if patterns:
+        findings.append(doubts.unused_patterns(subject, patterns))
     zero = _zero_tensors(subject, on_progress)
-    heads = tuple(key for key in subject.tensors.specs if _is_head(key, base))
-    ups = [pair.up for pair in changes.factors.values()]
-    dead = [key for key in ups if key in zero]
-    if ups and len(dead) == len(ups):
-        findings.append(_dead_adapter(subject, ups[0], heads))
-    elif dead:
-        findings.append(_dead_modules(subject, dead, len(ups)))
-    if config.task_type in _HEAD_TASKS and not heads and not _base_has_head(base):
-        raise InvalidComparison(
-            f"the adapter is for {config.task_type}, but neither it nor the base holds a trained head",
-            where=str(subject.path),
-            remedy="save it through get_peft_model with task_type set, which keeps the head in modules_to_save",
-        )
-    findings += _base_name(subject, base.checkpoint)
-    shapes = {pair.module: subject.tensors.specs[pair.up].shape[0] for pair in changes.factors.values()}
-    changed = sum(
-        rows * subject.tensors.specs[pair.down].shape[1]
-        for pair in changes.factors.values()
-        if pair.up not in zero and (rows := shapes[pair.module])
-    )
+    findings += _untrained(subject, changes.skeleton, _held(changes), config.task_type in _HEADLESS_TASKS)
+    findings += _without_effect(subject, changes, zero)
+    if changes.has_no_merge:
+        findings.append(doubts.no_merge(subject))
+    findings += doubts.base_name(subject, base.checkpoint)
     trainable = sum(prod(spec.shape) for spec in subject.tensors.specs.values())
-    return Proof(findings, changed if changes.factors else None, trainable, heads)
+    return Proof(findings, _changed_by_adapter(changes, zero), trainable, _adapter_head(changes))
 
 
 def _prove_model(
     subject: OpenCheckpoint, base: BaseModules, changes: ModelChanges, findings: list[Finding], on_progress: Progress
 ) -> Proof:
-    _same_sizes(subject, base.checkpoint)
     if not changes.keys:
         raise InvalidComparison(
             "base and adapted model share no linear module",
@@ -102,30 +96,32 @@ def _prove_model(
             remedy="compare models of one architecture",
         )
     changed, shared = _count_changed(subject, base, changes, on_progress)
-    if shared and changed == 0:
+    if changed == 0:
         raise InvalidComparison(
-            f"the adapted model is the base itself: all {shared} shared tensors are equal",
+            f"the adapted model is the base itself: all {shared} shared tensors are equal, so ‖ΔW‖ = 0",
             where=f"{subject.path} against {base.checkpoint.path}",
             remedy="check which folder the fine-tuned weights were saved to",
         )
+    held = set(changes.skeleton.linear_keys(changes.tensors))
+    findings += _untrained(subject, changes.skeleton, held, changes.skeleton.class_name.endswith("Model"))
     if changes.unmatched:
-        findings.append(_unmatched(subject, changes.unmatched))
-    if subject.dtype != base.checkpoint.dtype:
-        findings.append(_dtypes(subject, base.checkpoint))
-    heads = tuple(key for key in subject.tensors.specs if _is_head(key, base))
+        findings.append(doubts.unmatched(subject, changes.unmatched))
+    if changes.resized:
+        findings.append(doubts.resized(subject, changes.resized))
+    findings += _other_storage(subject, base.checkpoint)
     total = sum(prod(spec.shape) for spec in subject.tensors.specs.values())
-    return Proof(findings, changed, total, heads)
+    return Proof(findings, changed, total, _model_head(changes))
 
 
 def _finite(key: str, tensor: Tensor, checkpoint: OpenCheckpoint) -> None:
     if not tensor.is_floating_point():
         return
-    if bool(tensor.float().isfinite().all()):
+    finite = tensor.float().isfinite()
+    if bool(finite.all()):
         return
-    bad = int((~tensor.float().isfinite()).sum())
     raise InvalidComparison(
-        f"tensor {key} has {bad} values that are NaN or infinite, of {tensor.numel()}",
-        where=f"{checkpoint.tensors.specs[key].file} ({checkpoint.name})",
+        f"tensor {key} has {int((~finite).sum())} values that are NaN or infinite, of {tensor.numel()}",
+        where=f"{checkpoint.path} ({checkpoint.name})",
         remedy="take an earlier checkpoint; this one broke in training or in conversion",
     )
 
@@ -142,65 +138,129 @@ def _zero_tensors(subject: OpenCheckpoint, on_progress: Progress) -> set[str]:
     return zero
 
 
-def _all_owned(subject: OpenCheckpoint, base: BaseModules) -> None:
-    lost = [key for key in subject.tensors.specs if _owner(key, base) is None and not _shared_tensor(key)]
+def _all_owned(subject: OpenCheckpoint, changes: AdapterChanges) -> None:
+    lost = [key for key in subject.tensors.specs if not is_shared(key) and not _owned(key, changes)]
     if lost:
-        assert subject.adapter is not None
         raise InvalidComparison(
             f"{len(lost)} of {len(subject.tensors.specs)} adapter tensors belong to no module of the base "
-            f"({base.skeleton.class_name}), the first is {lost[0]}",
+            f"({changes.skeleton.class_name}), the first is {lost[0]}",
             where=str(subject.path),
-            remedy=f"give the base it was trained on ({subject.adapter.base_name or 'the adapter names none'})",
+            remedy=right_base(subject),
         )
 
 
-def _owner(key: str, base: BaseModules) -> str | None:
-    return base.skeleton.module_named(owner_module(key))
+def _owned(key: str, changes: AdapterChanges) -> bool:
+    module = method_module(key, changes.config.peft_type)
+    if module is None:
+        return changes.skeleton.has_parameter(plain_name(key))
+    return changes.skeleton.module_named(module) is not None
 
 
-def _shared_tensor(key: str) -> bool:
-    """Projections that a method keeps once for all layers (VeRA, RandLoRA, VB-LoRA) belong to no single module."""
-    return any(mark in key for mark in ("vera_A", "vera_B", "randlora_A", "randlora_B", "vblora_vector_bank"))
+def _whole_tensors(changes: AdapterChanges) -> list[str]:
+    """Adapter tensors that are whole parameters of the model, saved under their own names."""
+    return [key for key in changes.subject.tensors.specs if method_module(key, changes.config.peft_type) is None]
 
 
-def _is_head(key: str, base: BaseModules) -> bool:
-    """A tensor outside the trunk that the base does not have: a head that training added."""
-    if ".lora_" in key:
-        return False
-    plain = key.removeprefix("base_model.model.")
-    if base.skeleton.key_of(plain, base.tensors) is not None:
-        return False
-    prefix = base.skeleton.prefix
-    return plain.split(".")[0] in {"classifier", "score", "qa_outputs", "classification_head", "pre_classifier"} or (
-        bool(prefix) and not plain.startswith(f"{prefix}.") and _owner(key, base) is not None
+def _adapter_head(changes: AdapterChanges) -> tuple[str, ...]:
+    base = changes.base
+    heads = []
+    for key in _whole_tensors(changes):
+        known = base.skeleton.key_of(plain_name(key), base.tensors) is not None
+        if not known and changes.skeleton.module_named(plain_name(key).rpartition(".")[0]) in changes.skeleton.heads:
+            heads.append(key)
+    return tuple(heads)
+
+
+def _model_head(changes: ModelChanges) -> tuple[str, ...]:
+    base, own = changes.base, changes.skeleton
+    return tuple(
+        key
+        for key in changes.tensors.specs
+        if base.skeleton.key_of(key, base.tensors) is None and own.module_named(key.rpartition(".")[0]) in own.heads
     )
 
 
-def _base_has_head(base: BaseModules) -> bool:
-    names = ("classifier", "score", "qa_outputs", "classification_head")
-    return any(key.split(".")[0] in names for key in base.tensors.specs)
+def _held(changes: AdapterChanges) -> set[str]:
+    """Linear modules of the adapter's model class whose weights the base or the adapter holds."""
+    base, own = changes.base, changes.skeleton
+    sources: list[TensorSource] = [base.tensors, base.checkpoint.tensors]
+    held = {name for source in sources for name in own.linear_keys(source)}
+    brought = {own.module_named(plain_name(key).rpartition(".")[0]) for key in _whole_tensors(changes)}
+    return held | {name for name in brought if name is not None}
 
 
-def _same_sizes(subject: OpenCheckpoint, base: OpenCheckpoint) -> None:
-    ours, theirs = _text_config(subject.config or {}), _text_config(base.config or {})
-    for key in _SIZES:
-        if key in ours and key in theirs and ours[key] != theirs[key]:
-            raise InvalidComparison(
-                f"{key} is {ours[key]} in the adapted model and {theirs[key]} in the base",
-                where=f"{subject.path / 'config.json'} against {base.path / 'config.json'}",
-                remedy="compare a fine-tuned model with the base it was made from",
-            )
+def _untrained(subject: OpenCheckpoint, built: Skeleton, held: set[str], headless: bool) -> list[Finding]:
+    """Modules that loading would fill at random: fatal for a model with a head, doubtful for one without."""
+    lacking = [name for name in built.linear if name not in held]
+    if not lacking:
+        return []
+    if headless:
+        return [doubts.untrained(subject, lacking, built.class_name)]
+    raise InvalidComparison(
+        f"no trained {lacking[0]}: {built.class_name} needs it, and no file holds its weights "
+        f"({len(lacking)} such modules)",
+        where=str(subject.path),
+        remedy="save the head with the checkpoint (for PEFT: task_type and modules_to_save); loading would fill it "
+        "at random",
+    )
 
 
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
+def _without_effect(subject: OpenCheckpoint, changes: AdapterChanges, zero: set[str]) -> list[Finding]:
+    """Refuse an adapter that changes nothing at all; report one whose ΔW is zero everywhere or in some modules."""
+    adapted = [name for name in changes.modules() if name not in changes.replaced]
+    if not adapted:
+        return []
+    if changes.is_merged:
+        dead = adapted if all(_unchanged(changes, name) for name in adapted) else []
+    else:
+        dead = [name for name in adapted if _zero_product(changes, name, zero)]
+    others = [key for key in _whole_tensors(changes) if key not in zero]
+    if len(dead) == len(adapted) and not others:
+        raise InvalidComparison(
+            f"the adapter changes nothing: ‖ΔW‖ = 0 in all {len(dead)} adapted modules (the first is {dead[0]})",
+            where=str(subject.path),
+            remedy="check that training ran and that the trained adapter was saved (strict=False loads an empty one)",
+        )
+    if len(dead) == len(adapted):
+        return [doubts.dead_adapter(subject, dead[0], others)]
+    return [doubts.dead_modules(subject, dead, len(adapted))] if dead else []
+
+
+def _zero_product(changes: AdapterChanges, module: str, zero: set[str]) -> bool:
+    pair = changes.factors[module]
+    return pair.up in zero or pair.down in zero or pair.scaling == 0.0
+
+
+def _unchanged(changes: AdapterChanges, module: str) -> bool:
+    adapted = changes.change(module).adapted
+    original = changes.base.weight(module)
+    return adapted is not None and float((adapted - original).norm()) <= _NO_CHANGE * float(original.norm())
+
+
+def _changed_by_adapter(changes: AdapterChanges, zero: set[str]) -> int | None:
+    if not changes.factors:
+        return None
+    alive = [changes.base.linear(name) for name in changes.factors if not _zero_product(changes, name, zero)]
+    return sum(module.out_features * module.in_features for module in alive)
+
+
+def _other_storage(subject: OpenCheckpoint, base: OpenCheckpoint) -> list[Finding]:
+    findings = []
+    ours, theirs = text_config(subject).get("vocab_size"), text_config(base).get("vocab_size")
+    if ours is not None and theirs is not None and ours != theirs:
+        findings.append(doubts.vocabulary_size(subject, int(ours), int(theirs)))
+    if subject.dtype != base.dtype:
+        findings.append(doubts.dtypes(subject, base))
+    return findings
 
 
 def _count_changed(
     subject: OpenCheckpoint, base: BaseModules, changes: ModelChanges, on_progress: Progress
 ) -> tuple[int, int]:
-    """(parameters that differ, tensors that both have); every tensor of the subject is checked for NaN on the way."""
+    """(parameters that differ, tensors that both have); every tensor of the subject is checked for NaN on the way.
+
+    The base is taken in the subject's type: what storing in a narrower type alone makes of a weight is no change.
+    """
     changed = shared = 0
     specs = changes.tensors.specs
     for done, key in enumerate(specs, 1):
@@ -211,91 +271,5 @@ def _count_changed(
         if twin is None or base.tensors.specs[twin].shape != tuple(tensor.shape):
             continue
         shared += 1
-        original = base.tensors.get(twin)
-        common = original.dtype if original.dtype == tensor.dtype else None
-        different = tensor != original if common else tensor.float() != original.float()
-        changed += int(different.sum())
+        changed += int((tensor != base.tensors.get(twin).to(tensor.dtype)).sum())
     return changed, shared
-
-
-def _base_name(subject: OpenCheckpoint, base: OpenCheckpoint) -> list[Finding]:
-    assert subject.adapter is not None
-    said = subject.adapter.base_name
-    own = [str(base.path), str(base.path.resolve()), base.given]
-    own.append(str((base.config or {}).get("_name_or_path") or base.given))
-    fits = said is not None and any(Path(said).name == Path(name).name for name in own)
-    revision = subject.adapter.raw.get("revision")
-    if fits and (revision is None or base.revision is None or revision == base.revision):
-        return []
-    return [
-        Finding(
-            id=f"base-name:{subject.name}",
-            severity="warning",
-            area="checkpoint",
-            subject=subject.name,
-            title="The adapter may belong to another base",
-            evidence=[
-                f"the adapter says {said or 'nothing'}" + (f", revision {revision}" if revision else ""),
-                f"the base given is {base.given}" + (f", revision {base.revision}" if base.revision else ""),
-                "names and shapes of all tensors fit",
-            ],
-            advice="Make sure that both are the same model and revision; shapes alone cannot tell.",
-        )
-    ]
-
-
-def _dead_adapter(subject: OpenCheckpoint, first: str, heads: tuple[str, ...]) -> Finding:
-    if not heads:
-        raise InvalidComparison(
-            f"the adapter changes nothing: every lora_B is zero, so ‖ΔW‖ = 0 (the first is {first})",
-            where=str(subject.path),
-            remedy="check that training ran and that the trained adapter was saved (strict=False loads an empty one)",
-        )
-    return Finding(
-        id=f"dead-adapter:{subject.name}",
-        severity="critical",
-        area="weights",
-        subject=subject.name,
-        title="Only the head was trained: ‖ΔW‖ = 0 in every linear module",
-        evidence=[f"every lora_B is zero, the first is {first}", f"trained head: {', '.join(heads)}"],
-        advice="Check the learning rate of the adapter's parameters and that they require gradients.",
-    )
-
-
-def _dead_modules(subject: OpenCheckpoint, dead: list[str], total: int) -> Finding:
-    return Finding(
-        id=f"dead-modules:{subject.name}",
-        severity="warning",
-        area="weights",
-        subject=subject.name,
-        title=f"{len(dead)} of {total} adapted modules never learned",
-        evidence=[f"lora_B is zero in {', '.join(dead[:5])}" + (" …" if len(dead) > 5 else "")],
-        advice="These modules get no gradient; leave them out of target_modules or find out why.",
-    )
-
-
-def _unmatched(subject: OpenCheckpoint, names: list[str]) -> Finding:
-    return Finding(
-        id=f"unmatched:{subject.name}",
-        severity="info",
-        area="weights",
-        subject=subject.name,
-        title=f"{len(names)} modules exist in the base only and were not compared",
-        evidence=[", ".join(names[:8]) + (" …" if len(names) > 8 else "")],
-    )
-
-
-def _dtypes(subject: OpenCheckpoint, base: OpenCheckpoint) -> Finding:
-    return Finding(
-        id=f"dtype:{subject.name}",
-        severity="warning",
-        area="weights",
-        subject=subject.name,
-        title=f"Stored as {subject.dtype}, the base as {base.dtype}: ΔW holds the rounding of one of them",
-        evidence=["singular values of ΔW under the rounding floor are marked"],
-        advice="Save both in the same type where small changes matter.",
-    )
-
-
-def _note(subject: OpenCheckpoint, text: str) -> Finding:
-    return Finding(id=f"taken:{subject.name}", severity="info", area="checkpoint", subject=subject.name, title=text)

@@ -43,20 +43,15 @@ def locate(given: str) -> Located:
     A folder that holds a checkpoint is that checkpoint. A training run folder that holds exactly one below it (at most
     two levels down) is that one; with several, :class:`AmbiguousCheckpoint` names them.
     """
-    path = Path(given).expanduser()
-    if not path.exists():
-        return _from_hub(given)
-    if path.is_file():
-        raise _not_a_folder(path)
     try:
-        kind = checkpoint_kind(path)
-        if kind is not None:
-            return Located(path, kind, _unused_candidates(path))
-        return _inside_run_folder(path)
-    except PermissionError as error:
+        path = Path(given).expanduser()
+        if path.exists():
+            return _on_disk(path)
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(
-            "the folder cannot be read", where=str(error.filename), remedy="check its permissions"
+            f"the folder cannot be read: {error}", where=given, remedy="check the path and its permissions"
         ) from error
+    return _from_hub(given)
 
 
 def checkpoint_kind(folder: Path) -> CheckpointKind | None:
@@ -73,6 +68,15 @@ def checkpoint_kind(folder: Path) -> CheckpointKind | None:
     if has_adapter:
         return "adapter"
     return "model" if has_model else None
+
+
+def _on_disk(path: Path) -> Located:
+    if path.is_file():
+        raise _not_a_folder(path)
+    kind = checkpoint_kind(path)
+    if kind is not None:
+        return Located(path, kind, _unused_candidates(path))
+    return _inside_run_folder(path)
 
 
 def _unused_candidates(folder: Path) -> str | None:
@@ -155,11 +159,10 @@ def _from_hub(given: str) -> Located:
         raise CheckpointError("no such folder", where=given, remedy="check the path; hub names look like owner/name")
     name, _, revision = given.partition("@")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             "no such folder here, and the hub could not deliver a checkpoint of that name",
             where=f"{given} ({type(error).__name__})",

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,59 +17,71 @@ from lorascope.errors import CheckpointError, UnsupportedFormat
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# PEFT's task types: the class that transformers chooses for them, and its table of the architectures that have one.
 _AUTO_CLASSES = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "TOKEN_CLS": "AutoModelForTokenClassification",
-    "QUESTION_ANS": "AutoModelForQuestionAnswering",
-    "FEATURE_EXTRACTION": "AutoModel",
+    "CAUSAL_LM": ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING"),
+    "SEQ_2_SEQ_LM": ("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING"),
+    "SEQ_CLS": ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING"),
+    "TOKEN_CLS": ("AutoModelForTokenClassification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING"),
+    "QUESTION_ANS": ("AutoModelForQuestionAnswering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING"),
+    "FEATURE_EXTRACTION": ("AutoModel", "MODEL_MAPPING"),
 }
 
 
 @dataclass(frozen=True)
 class LinearModule:
-    """One linear layer. ``transposed`` is True where the file stores (in, out), as GPT-2's Conv1D does."""
+    """One linear layer. ``transposed`` is True where the file stores (in, out), as GPT-2's Conv1D does.
+
+    ``tied_to`` is the parameter that an output layer shares by architecture, the token embeddings as a rule.
+    """
 
     name: str
     out_features: int
     in_features: int
-    transposed: bool
-
-    @property
-    def stored_shape(self) -> tuple[int, int]:
-        """Shape of the weight in the file."""
-        size = (self.out_features, self.in_features)
-        return size[::-1] if self.transposed else size
+    transposed: bool = False
+    tied_to: str | None = None
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """An architecture without weights. ``embedding_names`` are left out of ``linear``; so is a tied output layer.
+    """An architecture without weights. Embeddings are left out of ``linear``.
 
+    ``tied`` holds output layers that share the embeddings' matrix: a file has no weight for them, or should have none.
+    ``heads`` are the linear modules outside the trunk: language-model, classification and other output layers.
     ``unread`` names matrices that no linear module holds (three-dimensional expert weights): they are not analysed.
     """
 
     class_name: str
     prefix: str
     linear: dict[str, LinearModule]
+    tied: dict[str, LinearModule]
     module_names: frozenset[str]
-    parameter_shapes: dict[str, tuple[int, ...]]
+    parameter_names: frozenset[str]
+    heads: frozenset[str] = field(default=frozenset())
     unread: tuple[str, ...] = field(default=())
 
     def key_of(self, parameter: str, tensors: TensorSource) -> str | None:
         """The file's key of a parameter: its own name, with or without the base model's prefix; None when absent."""
-        candidates = [parameter]
-        if self.prefix:
-            head = f"{self.prefix}."
-            candidates.append(parameter.removeprefix(head) if parameter.startswith(head) else head + parameter)
-        return next((name for name in candidates if name in tensors.specs), None)
+        return next((name for name in self._spellings(parameter) if name in tensors.specs), None)
 
     def module_named(self, module: str) -> str | None:
         """This skeleton's name of a module that another head class may prefix differently; None when it has none."""
-        head = f"{self.prefix}."
-        stripped = module.removeprefix(head) if module.startswith(head) else head + module
-        return next((name for name in (module, stripped) if name in self.module_names), None)
+        return next((name for name in self._spellings(module) if name in self.module_names), None)
+
+    def has_parameter(self, parameter: str) -> bool:
+        """Whether the architecture has this parameter or buffer, with or without the base model's prefix."""
+        return any(name in self.parameter_names for name in self._spellings(parameter))
+
+    def linear_keys(self, tensors: TensorSource) -> dict[str, str]:
+        """The file's key of each linear module's weight, in the model's order; modules without one are left out."""
+        keys = {name: self.key_of(f"{name}.weight", tensors) for name in self.linear}
+        return {name: key for name, key in keys.items() if key is not None}
+
+    def _spellings(self, name: str) -> tuple[str, ...]:
+        if not self.prefix:
+            return (name,)
+        trunk = f"{self.prefix}."
+        return name, name.removeprefix(trunk) if name.startswith(trunk) else trunk + name
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -99,23 +111,24 @@ def skeleton(folder: Path, *, task_type: str | None = None) -> Skeleton:
 
     with quiet_transformers(), torch.device("meta"):
         model = _build(folder, task_type)
-    tied = _tied_output(model)
-    linear = {}
+    found = []
     for name, module in model.named_modules():
-        if name == tied:
-            continue
+        source = model.all_tied_weights_keys.get(f"{name}.weight")
         if isinstance(module, torch.nn.Linear):
-            linear[name] = LinearModule(name, module.out_features, module.in_features, False)
+            found.append(LinearModule(name, module.out_features, module.in_features, tied_to=source))
         elif isinstance(module, Conv1D):
-            linear[name] = LinearModule(name, module.weight.shape[1], module.weight.shape[0], True)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+            rows, columns = module.weight.shape
+            found.append(LinearModule(name, columns, rows, transposed=True, tied_to=source))
+    linear = {module.name: module for module in found if module.tied_to is None}
     return Skeleton(
         class_name=type(model).__name__,
         prefix=model.base_model_prefix,
         linear=linear,
+        tied={module.name: module for module in found if module.tied_to is not None},
         module_names=frozenset(name for name, _ in model.named_modules()),
-        parameter_shapes=shapes,
-        unread=tuple(name for name, shape in shapes.items() if len(shape) == 3 and "conv" not in name),
+        parameter_names=frozenset(model.state_dict()),
+        heads=frozenset(_outside_trunk(model, linear)),
+        unread=tuple(name for name, weight in model.named_parameters() if weight.ndim == 3 and "conv" not in name),
     )
 
 
@@ -139,16 +152,29 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def model_class(folder: Path, task_type: str | None) -> tuple[Any, Any]:
-    """The transformers class and configuration object for a folder and PEFT task type."""
+    """The transformers class and configuration object for a folder and PEFT task type.
+
+    The configuration's own class where it has none for the task (a vision-language model under ``CAUSAL_LM``).
+    """
     import transformers
 
     raw = read_config(folder)
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except StrictDataclassError as error:
+        raise CheckpointError(
+            f"the model's configuration is not valid: {error}",
+            where=str(folder / "config.json"),
+            remedy="copy config.json again",
+        ) from error
     except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise _unknown_architecture(folder, raw) from error
     if task_type in _AUTO_CLASSES:
-        return getattr(transformers, _AUTO_CLASSES[task_type]), config
+        name, table = _AUTO_CLASSES[task_type]
+        if type(config) in getattr(transformers, table):
+            return getattr(transformers, name), config
     names = [name for name in raw.get("architectures") or [] if hasattr(transformers, name)]
     if raw.get("architectures") and not names:
         raise _unknown_architecture(folder, raw)
@@ -160,7 +186,7 @@ def _build(folder: Path, task_type: str | None) -> PreTrainedModel:
     try:
         build = cls.from_config if cls.__name__.startswith("Auto") else cls._from_config
         built: PreTrainedModel = build(config)
-    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{cls.__name__} cannot be built from the configuration: {error}",
             where=str(folder / "config.json"),
@@ -169,11 +195,13 @@ def _build(folder: Path, task_type: str | None) -> PreTrainedModel:
     return built
 
 
-def _tied_output(model: PreTrainedModel) -> str | None:
+def _outside_trunk(model: PreTrainedModel, linear: Mapping[str, LinearModule]) -> list[str]:
+    """Heads by the model's own division; where it has none (T5), the output layer alone."""
+    trunk = f"{model.base_model_prefix}."
+    if any(name.startswith(trunk) for name in linear):
+        return [name for name in linear if not name.startswith(trunk)]
     output = model.get_output_embeddings()
-    if output is None or not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
-        return None
-    return next((name for name, module in model.named_modules() if module is output), None)
+    return [name for name, module in model.named_modules() if module is output and name in linear]
 
 
 def _unknown_architecture(folder: Path, raw: dict[str, Any]) -> UnsupportedFormat:

@@ -150,10 +150,11 @@ def _sharded(index: Path) -> SafetensorsSource:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        raw = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = {str(key): str(name) for key, name in raw.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("the shard index cannot be read", where=str(index), remedy="copy it again") from error
-    outside = [name for name in names.values() if Path(name).name != name]
+    outside = [name for name in names.values() if Path(name).name != name or name == ".."]
     if outside:
         raise CheckpointError(
             f"the shard index points outside its folder: {outside[0]}", where=str(index), remedy="repair the index"
@@ -176,23 +177,35 @@ def _pickles(folder: Path, stem: str) -> list[Path]:
 
 def _unpickle(files: list[Path]) -> MemorySource:
     import pickle
+    import zipfile
 
     import torch
 
     tensors: dict[str, Tensor] = {}
     for file in files:
+        if not file.is_file():
+            raise CheckpointError("a weight file is missing", where=str(file), remedy="copy all shards")
         try:
-            tensors |= torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, TypeError) as error:
-            raise CheckpointError(
-                "the pickle is damaged or holds more than plain tensors",
-                where=str(file),
-                remedy="convert it to safetensors where it was made",
-            ) from error
+            # Files from before torch 1.6 are no archives and cannot be mapped.
+            loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            raise _not_plain(file) from error
+        if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+            raise _not_plain(file)
+        tensors |= loaded
     return MemorySource(tensors, files[0])
 
 
+def _not_plain(file: Path) -> CheckpointError:
+    return CheckpointError(
+        "the pickle is damaged or holds more than named tensors",
+        where=str(file),
+        remedy="convert it to safetensors where it was made",
+    )
+
+
 def _stored_name(tensor: Tensor) -> str:
-    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int8": "I8"}
+    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64", "int32": "I32",
+             "int8": "I8", "uint8": "U8", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}  # fmt: skip
     plain = str(tensor.dtype).removeprefix("torch.")
     return names.get(plain, plain.upper())

@@ -9,11 +9,13 @@ from typing import Any
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.schema.comparison import Finding
 
+# Vocabularies of tokenizers from before tokenizer.json.
+_VOCABULARIES = ("tokenizer.model", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether the folder holds a tokenizer of its own."""
-    names = ("tokenizer.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
-    return any((folder / name).is_file() for name in names)
+    return any((folder / name).is_file() for name in ("tokenizer.json", *_VOCABULARIES))
 
 
 def tokenizer_findings(subject: OpenCheckpoint, base: OpenCheckpoint) -> list[Finding]:
@@ -22,11 +24,14 @@ def tokenizer_findings(subject: OpenCheckpoint, base: OpenCheckpoint) -> list[Fi
         return []
     findings = []
     ours, theirs = _model_of(subject.path), _model_of(base.path)
-    if ours is not None and theirs is not None and ours != theirs:
-        findings.append(_vocabulary(subject, _size(ours), _size(theirs)))
+    if ours is not None and theirs is not None:
+        if ours != theirs:
+            findings.append(_vocabulary(subject, f"{_size(ours)} entries against {_size(theirs)} in the base"))
+    elif _other_files(subject.path, base.path):
+        findings.append(_vocabulary(subject, f"{', '.join(_other_files(subject.path, base.path))} differ"))
     mine, original = chat_template(subject.path), chat_template(base.path)
-    if mine != original and mine is not None:
-        findings.append(_template(subject, original))
+    if mine != original:
+        findings.append(_template(subject, mine, original))
     return findings
 
 
@@ -36,6 +41,10 @@ def chat_template(folder: Path) -> str | None:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     value = _json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(value, list):
+        # Several named templates; without a choice transformers renders the one called "default".
+        named = {entry["name"]: entry["template"] for entry in value if isinstance(entry, dict) and "name" in entry}
+        value = named.get("default")
     return value if isinstance(value, str) else None
 
 
@@ -43,6 +52,12 @@ def _model_of(folder: Path) -> Any:
     """The part of ``tokenizer.json`` that turns text into ids (vocabulary, merges, added tokens)."""
     whole = _json(folder / "tokenizer.json")
     return (whole.get("model"), whole.get("added_tokens")) if whole else None
+
+
+def _other_files(ours: Path, theirs: Path) -> list[str]:
+    """Vocabulary files that both folders have, with other bytes."""
+    both = [name for name in _VOCABULARIES if (ours / name).is_file() and (theirs / name).is_file()]
+    return [name for name in both if (ours / name).read_bytes() != (theirs / name).read_bytes()]
 
 
 def _size(model: Any) -> int:
@@ -60,25 +75,26 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _vocabulary(subject: OpenCheckpoint, ours: int, theirs: int) -> Finding:
+def _vocabulary(subject: OpenCheckpoint, evidence: str) -> Finding:
     return Finding(
         id=f"tokenizer:{subject.name}",
         severity="warning",
         area="checkpoint",
         subject=subject.name,
         title="The adapted checkpoint brings another tokenizer than the base",
-        evidence=[f"{ours} entries against {theirs} in the base (equal sizes: other merges or special tokens)"],
+        evidence=[f"{evidence} (where sizes are equal: other merges or special tokens)"],
         advice="Each checkpoint is asked with its own tokenizer; likelihoods per token are not comparable.",
     )
 
 
-def _template(subject: OpenCheckpoint, original: str | None) -> Finding:
+def _template(subject: OpenCheckpoint, mine: str | None, original: str | None) -> Finding:
+    absent = "the base has none" if original is None else "the adapted checkpoint has none"
     return Finding(
         id=f"chat-template:{subject.name}",
         severity="warning",
         area="checkpoint",
         subject=subject.name,
         title="The adapted checkpoint brings another chat template than the base",
-        evidence=["the base has none" if original is None else "the two templates differ"],
+        evidence=[absent if mine is None or original is None else "the two templates differ"],
         advice="Chat prompts are rendered by each checkpoint's own template; part of a difference may be the template.",
     )

@@ -29,11 +29,11 @@ def analyse_module(
     """Measure ΔW of one module against its base matrix. The judgement is None where ΔW is exactly zero.
 
     ``relative_change`` is ‖ΔW‖_F / ‖W0‖_F; the rounding floor is given where the adapted matrix itself is stored
-    (a full model), since factors hold ΔW without it.
+    (a full model, ``adapter_rank`` None), since factors hold ΔW without it.
     """
     values = delta.singular_values()
     norm, base_norm = frobenius_norm(values), frobenius_norm(base.values)
-    floor = None if adapter_rank is not None else rounding_floor(base.weight, stored_dtype)
+    floor = None if adapter_rank is not None else rounding_floor(base.weight + delta.dense(), stored_dtype)
     notes = [] if norm else ["ΔW is exactly zero: nothing to judge"]
     if base_norm == 0.0:
         notes.append("the base matrix is zero: no relative change")
@@ -63,6 +63,7 @@ def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], not
     over modules with ΔW ≠ 0; ``intruder_energy`` is the share of Σσ² of all judged left vectors that intruders carry.
     """
     judged = [module.intruders for module in modules if module.intruders is not None]
+    right = [report.right for report in judged if report.right is not None]
     vectors = [vector for report in judged for vector in report.vectors]
     energy = sum(vector.singular_value**2 for vector in vectors)
     intruding = sum(vector.singular_value**2 for vector in vectors if vector.verdict == "intruder")
@@ -78,7 +79,7 @@ def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], not
             "effective_rank": _mean([module.effective_rank for module in modules]),
             "stable_rank": _mean([module.stable_rank for module in modules]),
             "intruder_count": float(sum(report.count for report in judged)) if judged else None,
-            "intruder_count_right": float(sum(r.right.count for r in judged if r.right)) if judged else None,
+            "intruder_count_right": float(sum(report.count for report in right)) if right else None,
             "intruder_energy": intruding / energy if energy else None,
             "judged_vectors": float(len(vectors)),
         },

@@ -51,15 +51,19 @@ def numerical_rank(singular_values: Tensor, shape: tuple[int, int], *, floor: fl
 def rounding_floor(weight: Tensor, stored_dtype: str) -> float | None:
     """Largest singular value that storing ``weight`` in ``stored_dtype`` alone would give to ΔW.
 
-    Rounding to the nearest moves each entry by up to half a unit in the last place u·2^⌊log₂|w|⌋, uniformly, so with
-    variance (ulp)²/12; a matrix of independent such errors of root-mean-square s has a largest singular value near
-    s·(√m + √n) (Davidson & Szarek 2001, Theorem II.13). None for types that are not floating point.
+    Rounding to the nearest moves each entry by up to half a unit in the last place, uniformly, so with variance
+    (ulp)²/12, where ulp = 2^(⌊log₂|w|⌋ − digits), and no less than the type's smallest subnormal. A matrix of
+    independent errors of standard deviations s_ij has a largest singular value of at most about
+    max_i √Σ_j s²_ij + max_j √Σ_i s²_ij (Bandeira & van Handel 2016, Theorem 3.1); s·(√m + √n) where all are equal.
+    None for types other than F64, F32, F16 and BF16.
     """
-    digits = {"F64": 52, "F32": 23, "F16": 10, "BF16": 7}.get(stored_dtype)
-    if digits is None:
+    known = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    if stored_dtype not in known:
         return None
-    exponent = torch.frexp(weight.double())[1] - 1
-    ulp = torch.ldexp(torch.ones((), dtype=torch.float64), exponent - digits)
+    limits = torch.finfo(known[stored_dtype])
+    digits, smallest = -round(math.log2(limits.eps)), math.frexp(limits.smallest_normal)[1] - 1
+    exponent = (torch.frexp(weight.double())[1] - 1).clamp(min=smallest)
+    ulp = torch.exp2((exponent - digits).double())
     ulp = torch.where(weight == 0, torch.zeros_like(ulp), ulp)
-    spread = float(ulp.square().mean().sqrt()) / math.sqrt(12.0)
-    return spread * (math.sqrt(weight.shape[0]) + math.sqrt(weight.shape[1]))
+    variance = ulp.square() / 12.0
+    return float(variance.sum(dim=1).max().sqrt() + variance.sum(dim=0).max().sqrt())

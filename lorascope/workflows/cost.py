@@ -15,9 +15,11 @@ from lorascope.workflows.behaviour import Behaviour
 from lorascope.workflows.measuring import TaskAnswers
 
 _METRICS = ("latency_ms_per_item", "inference_memory_bytes")
-# Generated answers take a hundred times as long as a choice: fewer of them give as steady a median.
+# A generated token costs what a whole choice does: fewer items and short answers give as steady a median.
 _MOST_ITEMS = {"generate": 4}
 _USUAL_ITEMS = 16
+_MOST_NEW_TOKENS = 32
+_LENGTH = {"generate": f"; at most {_MOST_NEW_TOKENS} new tokens"}
 
 
 def measure_costs(
@@ -30,12 +32,14 @@ def measure_costs(
         return [], [Missing(area="cost", reason="there is no task that all subjects can do")]
     plan = [(asker, False) for asker in known] + [(asker, True) for asker in subjects if asker.kind == "adapter"]
     items = answers.task.items[: _MOST_ITEMS.get(answers.task.kind, _USUAL_ITEMS)]
+    shortened = min(answers.task.spec.max_new_tokens, _MOST_NEW_TOKENS)
+    spec = answers.task.spec.model_copy(update={"max_new_tokens": shortened})
     found: dict[tuple[str, bool], Cost] = {}
     missing = []
     for done, (asker, merged) in enumerate(plan, 1):
         if asker.name not in answers.absent:
             try:
-                found[asker.name, merged] = engine.measure_cost(asker, answers.task.spec, items, merged=merged)
+                found[asker.name, merged] = engine.measure_cost(asker, spec, items, merged=merged)
             except EvaluationError as error:
                 missing.append(Missing(area="cost", subject=asker.name, reason=error.problem))
         on_progress(done, len(plan))
@@ -74,7 +78,7 @@ def _measurements(
                 direction="none",
                 base=before,
                 adapted=Estimate(value=float(cost[place]), n=1, method="none"),
-                signature=f"{metric}|{cost.method}",
+                signature=f"{metric}|{cost.method}{_LENGTH.get(answers.task.kind, '')}",
                 missing_reason=None if before else answers.absent.get(base),
             )
         )

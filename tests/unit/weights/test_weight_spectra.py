@@ -87,6 +87,15 @@ def test_the_floor_is_what_rounding_really_gives(name, dtype, shape):
     assert real / 1.5 < floor < real * 1.5
 
 
+def test_the_floor_holds_where_a_few_rows_are_much_larger():
+    weight = 0.02 * gaussian(128, 96, seed=2, dtype=torch.float64)
+    weight[:3] *= 50.0
+    real = float(torch.linalg.matrix_norm(weight.bfloat16().double() - weight, 2))
+    floor = rounding_floor(weight, "BF16")
+    assert floor is not None
+    assert real < floor < real * 1.5
+
+
 def test_the_floor_of_weights_below_the_smallest_normal_number():
     weight = 1e-6 * gaussian(128, 128, seed=2, dtype=torch.float64)
     real = float(torch.linalg.matrix_norm(weight.half().double() - weight, 2))
