@@ -20,7 +20,7 @@ from torch import Tensor
 from lorascope.schema.comparison import IntruderReport, IntruderVector
 from lorascope.weights.deltas import WeightDelta
 
-LEADING_DIRECTIONS = 32
+_MOST_LEADING = 32
 _TOLERANCE = 1e-4
 
 
@@ -43,6 +43,14 @@ class Judgement:
 
     report: IntruderReport
     adapted_values: Tensor
+
+
+def leading_directions(dimensions: int) -> int:
+    """How many of the base's directions count as leading: an eighth of the dimensions, at least 1, at most 32.
+
+    So a vector drawn at random has a ``leading_share`` of at most 1/8 on average, in small matrices as in large ones.
+    """
+    return min(_MOST_LEADING, max(1, dimensions // 8))
 
 
 def base_spectrum(weight: Tensor) -> BaseSpectrum:
@@ -79,7 +87,7 @@ def _judge_side(side: str, axes: Tensor, vectors: Tensor, values: Tensor, k: int
         largest = leading = torch.zeros(vectors.shape[1])
     else:
         largest = cosines.max(dim=0).values
-        leading = cosines[:LEADING_DIRECTIONS].square().sum(dim=0)
+        leading = cosines[: leading_directions(len(axes))].square().sum(dim=0)
     if bool((largest > 1.0 + _TOLERANCE).any()):
         raise ArithmeticError(f"a cosine of {float(largest.max()):.6f}: the singular vectors are not orthonormal")
     judged = [

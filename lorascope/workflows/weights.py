@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorascope.checkpoints.changes import Changes, ModuleChange
+from lorascope.checkpoints.changes import AdapterChanges, Changes, ModuleChange
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.schema.comparison import (
     Estimate,
@@ -177,13 +177,7 @@ def _rows(subject: str, module: str, base: BaseSpectrum, judgement: Judgement) -
 def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[Missing]:
     found = []
     if not analysed:
-        method = subject.adapter.method if subject.adapter else "full"
-        prompt = subject.adapter is not None and subject.adapter.is_prompt_method
-        reason = (
-            f"{method} adds tokens, not weights: there is no ΔW"
-            if prompt
-            else f"{method} changes no linear module of the base"
-        )
+        reason = _why_nothing(subject, changes)
         found.append(Missing(area="weights", subject=subject.name, reason=reason))
     if changes.base.skeleton.unread:
         count = len(changes.base.skeleton.unread)
@@ -196,3 +190,12 @@ def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[
             )
         )
     return found
+
+
+def _why_nothing(subject: OpenCheckpoint, changes: Changes) -> str:
+    method = subject.adapter.method if subject.adapter else "full"
+    if subject.adapter is not None and subject.adapter.is_prompt_method:
+        return f"{method} adds tokens, not weights: there is no ΔW"
+    if isinstance(changes, AdapterChanges) and changes.has_no_merge:
+        return f"{method} has no merge: its change depends on the input, so there is no ΔW"
+    return f"{method} changes no linear module of the base"

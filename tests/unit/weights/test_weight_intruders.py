@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lorascope.weights.analysis import analyse_module, summarise
 from lorascope.weights.deltas import DenseDelta, FactoredDelta
-from lorascope.weights.intruders import LEADING_DIRECTIONS, base_spectrum, judge_matrix
+from lorascope.weights.intruders import base_spectrum, judge_matrix, leading_directions
 from lorascope.weights.spectra import rounding_floor
 
 SHAPES = [(40, 40), (60, 36), (36, 60)]
@@ -97,7 +97,7 @@ def test_energy_is_the_share_that_intruders_carry():
 
 
 def test_leading_share_tells_a_rotation_from_a_new_direction():
-    size = LEADING_DIRECTIONS * 2
+    size = 64
     left, right = frames(size, size)
     # Near-degenerate values: a small change turns single vectors inside the leading group.
     values = torch.cat([10.0 + 1e-4 * torch.arange(8.0).flip(0), 0.01 / 1.1 ** torch.arange(size - 8.0)]).double()
@@ -107,10 +107,15 @@ def test_leading_share_tells_a_rotation_from_a_new_direction():
     inside = judge_matrix(base_spectrum(weight), rotated, k=8).report
     assert min(vector.low for vector in inside.vectors) < 0.9
     assert all(vector.leading_share > 0.999 for vector in inside.vectors)
-    outside = DenseDelta(100.0 * torch.outer(spread(left[:, LEADING_DIRECTIONS:], 5), right[:, -1]))
+    outside = DenseDelta(100.0 * torch.outer(spread(left[:, leading_directions(size) :], 5), right[:, -1]))
     new = judge_matrix(base_spectrum(weight), outside, k=1).report
     assert new.count == 1
     assert new.vectors[0].leading_share < 0.01
+
+
+@pytest.mark.parametrize(("dimensions", "leading"), [(4, 1), (64, 8), (256, 32), (4096, 32)])
+def test_leading_directions_are_an_eighth_at_most(dimensions: int, leading: int):
+    assert leading_directions(dimensions) == leading
 
 
 @pytest.mark.parametrize("shape", SHAPES)
