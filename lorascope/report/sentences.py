@@ -50,10 +50,13 @@ def _subject_verdict(comparison: Comparison, subject: str, words: Texts) -> Subj
         *_training_sentences(comparison, subject, words),
         *_weight_sentences(comparison, subject, words),
     ]
+    kept = _retention_state(retention, lacking["retention"], margins)
+    if kept in ("equivalent", "inconclusive") and _base_guesses(comparison, subject):
+        kept = "guessing"
     return SubjectVerdict(
         subject,
         _clause("target", _target_state(target, lacking["target"]), len(lacking["target"]), target, words),
-        _clause("retention", _retention_state(retention, lacking["retention"], margins), 0, retention, words),
+        _clause("retention", kept, 0, retention, words),
         tuple(sentences),
     )
 
@@ -116,6 +119,15 @@ def _retention_state(readings: Sequence[_Reading], lacking: Sequence[str], margi
     if state in ("improved", "equivalent") and not _complete(verdicts, lacking):
         state = "inconclusive"
     return "weakened" if weaker and state in ("inconclusive", "equivalent", "improved") else state
+
+
+def _base_guesses(comparison: Comparison, subject: str) -> bool:
+    """Whether the base is at chance on every retention task: equivalent answers are then no sign of anything kept."""
+    retention = [task.name for task in tasks_of_role(comparison, "retention")]
+    base = comparison.base.name
+    shares = measurements(comparison, subject=subject, reference=base, metric="retained_fraction", by=None)
+    known = [found for found in shares if found.task in retention]
+    return bool(known) and all(found.adapted is None for found in known)
 
 
 def _complete(verdicts: set[State], lacking: Sequence[str]) -> bool:

@@ -25,6 +25,7 @@ _STYLES = {
     "inconclusive": "bold yellow",
     "mixed": "bold yellow",
     "equivalent": "bold",
+    "guessing": "bold",
     "absolute": "bold",
     "unmeasured": "bold",
     "good": "blue",

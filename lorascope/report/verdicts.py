@@ -7,7 +7,9 @@ from typing import Literal
 
 Tone = Literal["good", "bad", "unclear", "neutral"]
 Topic = Literal["target", "retention", "training", "weights"]
-State = Literal["improved", "regressed", "equivalent", "inconclusive", "mixed", "weakened", "absolute", "unmeasured"]
+State = Literal[
+    "improved", "regressed", "equivalent", "inconclusive", "mixed", "weakened", "guessing", "absolute", "unmeasured"
+]
 SYMBOLS: dict[str, str] = {
     "improved": "▲",
     "regressed": "▼",
@@ -15,6 +17,7 @@ SYMBOLS: dict[str, str] = {
     "inconclusive": "?",
     "mixed": "↕",
     "weakened": "▽",
+    "guessing": "∅",
     "absolute": "•",
     "unmeasured": "∅",
     "good": "✓",
@@ -29,6 +32,7 @@ TONES: dict[State, Tone] = {
     "inconclusive": "unclear",
     "mixed": "unclear",
     "equivalent": "neutral",
+    "guessing": "neutral",
     "absolute": "neutral",
     "unmeasured": "neutral",
 }

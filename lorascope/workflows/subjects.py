@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from lorascope.checkpoints.changes import BaseModules, Changes, changes_of
 from lorascope.checkpoints.compatibility import Proof, prove, prove_base
@@ -81,6 +82,9 @@ def _subject(
     if checkpoint.config is not None and checkpoint.config.get("architectures"):
         architecture = str(checkpoint.config["architectures"][0])
     info = checkpoint.info(role="adapted", architecture=architecture, trainable=proof.trainable, changed=proof.changed)
+    if checkpoint.kind == "adapter":
+        running = info.parameters.total + sum(prod(spec.shape) for spec in base.tensors.specs.values())
+        info = info.model_copy(update={"parameters": info.parameters.model_copy(update={"total": running})})
     return Subject(checkpoint, changes, proof, info)
 
 

@@ -205,3 +205,21 @@ def test_findings_change_no_verdict(causal: Comparison) -> None:
     before = subject_verdicts(causal)
     causal.findings.append(Finding(id="x", severity="critical", area="task", subject="lora-r16", title="terrible"))
     assert subject_verdicts(causal) == before
+
+
+def test_a_base_that_guesses_is_never_said_to_have_kept_its_ability(causal):
+    def undo(found):
+        name = found.metric == "retained_fraction"
+        return found.model_copy(update={"adapted": None, "missing_reason": "at chance"}) if name else found
+
+    retention = {task.name for task in causal.tasks if task.role == "retention"}
+
+    def settle(found):
+        if found.task not in retention or found.delta is None:
+            return found
+        return found.model_copy(update={"delta": found.delta.model_copy(update={"verdict": "equivalent"})})
+
+    settled = causal.model_copy(update={"measurements": [settle(found) for found in causal.measurements]})
+    assert {verdict.retention.state for verdict in subject_verdicts(settled)} == {"equivalent"}
+    guessing = settled.model_copy(update={"measurements": [undo(found) for found in settled.measurements]})
+    assert {verdict.retention.state for verdict in subject_verdicts(guessing)} == {"guessing"}
