@@ -27,7 +27,7 @@ docs: $(READY) ## write again what is generated: the JSON Schema, the glossary, 
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
-	find reports -mindepth 1 ! -name README.md -delete
+	rm -rf reports/demo
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -162,11 +162,13 @@ def _whole_tensors(changes: AdapterChanges) -> list[str]:
 
 
 def _adapter_head(changes: AdapterChanges) -> tuple[str, ...]:
-    base = changes.base
+    """Whole head tensors of the adapter that the base lacks, or has in another size (another set of labels)."""
+    base, specs = changes.base, changes.subject.tensors.specs
     heads = []
     for key in _whole_tensors(changes):
-        known = base.skeleton.key_of(plain_name(key), base.tensors) is not None
-        if not known and changes.skeleton.module_named(plain_name(key).rpartition(".")[0]) in changes.skeleton.heads:
+        twin = base.skeleton.key_of(plain_name(key), base.tensors)
+        same = twin is not None and base.tensors.specs[twin].shape == specs[key].shape
+        if not same and changes.skeleton.module_named(plain_name(key).rpartition(".")[0]) in changes.skeleton.heads:
             heads.append(key)
     return tuple(heads)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import traceback
-from pathlib import Path
 
 import rich_click as click
 from click.exceptions import Abort, ClickException, Exit
@@ -22,6 +22,7 @@ from lorascope.errors import LorascopeError
 from lorascope.version import __version__
 
 BUG, INTERRUPTED = 70, 130
+_STOPPED = "Interrupted. What is done is saved; a comparison or a demo resumes when the same command is given again."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,19 +54,22 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (Abort, KeyboardInterrupt):
-        console.print("Interrupted. What is done is saved: the same command resumes.", style="yellow")
+        console.print(
+            "Interrupted. What is done is saved; a comparison or a demo resumes when the same command is given again.",
+            style="yellow",
+        )
         return INTERRUPTED
     except LorascopeError as error:
         _show(error, console, debug)
         return error.exit_code
-    except BrokenPipeError:
-        return 0
     except Exception:  # the outermost edge: anything else is our own fault, and is said so
         return _bug(console, debug)
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script. A reader that goes away (``| head``) ends it like any other filter, by SIGPIPE."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -82,11 +86,17 @@ def _show(error: LorascopeError, console: Console, debug: bool) -> None:
 
 def _bug(console: Console, debug: bool) -> int:
     text = traceback.format_exc()
-    with tempfile.NamedTemporaryFile("w", prefix="lorascope-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write(f"lorascope {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{text}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="lorascope-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(f"lorascope {__version__}, Python {sys.version}\n{sys.argv!r}\n\n{text}")
+        place = f"the traceback is in {file.name}"
+    except OSError as error:
+        place, debug = f"the traceback could not be written to a file ({error}); it stands above", True
     if debug:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print("Error: this is a bug in lorascope, not in your input.", style="bold red")
-    console.print(f"  the traceback is in {Path(file.name)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  {place}", markup=False, highlight=False, soft_wrap=True)
     console.print("  please report it with that file", markup=False, highlight=False, soft_wrap=True)
     return BUG

@@ -111,6 +111,19 @@ def _record(value: Any, place: str) -> dict[str, Any]:
     return value
 
 
+def _encodable(value: dict[str, Any], place: str) -> dict[str, Any]:
+    r"""Refuse half a character (a lone surrogate such as ``\ud83d``): no tokenizer and no file can take it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the record holds half a character ({error.object[error.start : error.end]!a})",
+            where=place,
+            remedy="cut texts between characters, or drop the record",
+        ) from error
+    return value
+
+
 def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -124,7 +137,7 @@ def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
                 where=place,
                 remedy="each line must be one whole JSON object",
             ) from error
-        yield Row(_record(value, place), place)
+        yield Row(_encodable(_record(value, place), place), place)
 
 
 def _json_rows(text: str, source: str) -> Iterator[Row]:
@@ -144,7 +157,7 @@ def _json_rows(text: str, source: str) -> Iterator[Row]:
         )
     for number, value in enumerate(values, start=1):
         place = f"{source}, element {number}"
-        yield Row(_record(value, place), place)
+        yield Row(_encodable(_record(value, place), place), place)
 
 
 def _csv_rows(text: str, source: str) -> Iterator[Row]:

@@ -61,6 +61,9 @@ class Loaded:
     missing: tuple[str, ...]
 
 
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
 def resolve_device(device: str) -> torch.device:
     """``auto`` is the first CUDA device if there is one, else the CPU."""
     if device == "auto":
@@ -69,6 +72,8 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise UsageError(f"'{device}' is no device", remedy="use auto, cpu, cuda or cuda:N") from error
+    if resolved.type not in _DEVICES:
+        raise UsageError(f"models are not run on '{device}'", remedy=f"use auto, {', '.join(_DEVICES)}")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device can be used here", remedy="use --device cpu")
     return resolved

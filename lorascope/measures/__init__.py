@@ -29,6 +29,7 @@ _HOMES: dict[str, str] = {
     "label_groups": "labels",
     "label_scores": "labels",
     "linear_cka": "drift",
+    "load": "evaluate_modules",
     "mean_cosine": "drift",
     "paired": "statistics",
     "paired_many": "statistics",

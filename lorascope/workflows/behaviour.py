@@ -11,8 +11,8 @@ from lorascope.checkpoints.tokenizers import has_tokenizer
 from lorascope.data.tasks import LoadedTask, sample_items
 from lorascope.engines.base import Engine, Progress
 from lorascope.engines.base import Subject as Asker
-from lorascope.errors import EvaluationError
-from lorascope.schema.items import Item
+from lorascope.errors import ConfigError, DataError, EvaluationError
+from lorascope.schema.items import Item, LabelsItem
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.scoring import Asked
 from lorascope.workflows.subjects import Opened, Subject
@@ -37,7 +37,7 @@ def ask_all(
     A checkpoint that cannot do a task (no trained head, no chat template) is recorded with the reason; raises
     :class:`EvaluationError` only where no adapted checkpoint can do a target task.
     """
-    outcome = Behaviour({task.spec.name: TaskAnswers(task) for task in tasks})
+    outcome = Behaviour({task.spec.name: TaskAnswers(task, _label_order(task, known)) for task in tasks})
     for asker in known:
         started = perf_counter()
         for answers in outcome.tasks.values():
@@ -104,34 +104,65 @@ def _named_labels(config: Mapping[str, object]) -> tuple[str, ...] | None:
 
 
 def _head_rows(subject: Subject) -> int | None:
-    """Outputs of the adapter's trained head, from the stored shape of its last layer; None where it has no head."""
+    """Outputs of the adapter's trained head, from the stored shape of its last layer; None where it has no head.
+
+    The last layer is the one that the architecture lists last: ``classifier`` after ``pre_classifier``.
+    """
     specs = subject.checkpoint.tensors.specs
-    weights = [key for key in subject.proof.head if key.endswith(".weight") and len(specs[key].shape) == 2]
-    last = [key for key in weights if key.endswith("out_proj.weight")] or weights
-    return specs[last[0]].shape[0] if len(last) == 1 else None
+    order = [f"{name}.weight" for name in subject.changes.skeleton.linear]
+    weights = {key: _place(key, order) for key in subject.proof.head if key.endswith(".weight")}
+    matrices = [key for key in weights if len(specs[key].shape) == 2]
+    return specs[max(matrices, key=weights.__getitem__)].shape[0] if matrices else None
+
+
+def _place(key: str, order: Sequence[str]) -> int:
+    return max((index for index, name in enumerate(order) if key.endswith(name)), default=-1)
 
 
 def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watch: Watch) -> None:
+    """Answers of one checkpoint to one task; what it cannot do is recorded with the reason, not raised.
+
+    A head that knows other labels than the data is such a reason too: a base may have been trained for another task.
+    """
     task = answers.task
-    try:
-        with watch.stage(f"{asker.name}: {task.spec.name}") as report:
-            answers.asked[asker.name] = _ask(engine, asker, task, task.items, report)
-        if task.train_items:
-            seen = sample_items(task.train_items, limit=len(task.items), seed=seed)
-            with watch.stage(f"{asker.name}: {task.spec.name}, training items") as report:
-                answers.train[asker.name] = _ask(engine, asker, task, seen, report)
-        if task.tuning_items:
-            with watch.stage(f"{asker.name}: {task.spec.name}, tuning items") as report:
-                answers.tuning[asker.name] = _ask(engine, asker, task, task.tuning_items, report)
-    except EvaluationError as error:
-        answers.asked.pop(asker.name, None)
-        answers.absent[asker.name] = error.problem
-        watch.say(f"{asker.name} cannot do {task.spec.name}: {error.problem}")
+    seen = sample_items(task.train_items, limit=len(task.items), seed=seed) if task.train_items else []
+    sets = (("", task.items, answers.asked), (", training items", seen, answers.train),
+            (", tuning items", task.tuning_items, answers.tuning))  # fmt: skip
+    for title, items, place in sets:
+        if not items:
+            continue
+        try:
+            with watch.stage(f"{asker.name}: {task.spec.name}{title}") as report:
+                place[asker.name] = _ask(engine, asker, answers, items, report)
+        except (EvaluationError, ConfigError, DataError) as error:
+            watch.say(f"{asker.name} cannot do {task.spec.name}{title}: {error.problem}")
+            if place is answers.asked:
+                answers.absent[asker.name] = error.problem
+                answers.errors[asker.name] = error
+                return
+            answers.notes.append(f"{task.spec.name}, {asker.name}{title}: {error.problem}")
 
 
-def _ask(engine: Engine, asker: Asker, task: LoadedTask, items: Sequence[Item], report: Progress) -> Asked:
-    answers = engine.answer(asker, task.spec, items, report)
-    return Asked(items, answers, tuple(task.spec.labels or asker.labels or ()) if task.kind == "labels" else ())
+def _ask(engine: Engine, asker: Asker, answers: TaskAnswers, items: Sequence[Item], report: Progress) -> Asked:
+    task = answers.task
+    if task.kind != "labels":
+        return Asked(items, engine.answer(asker, task.spec, items, report))
+    # Every head is asked in one order, by name; a head with generic names has no names to be matched by.
+    ordered = task.spec if asker.labels is None else task.spec.model_copy(update={"labels": list(answers.labels)})
+    return Asked(items, engine.answer(asker, ordered, items, report), answers.labels)
+
+
+def _label_order(task: LoadedTask, known: Sequence[Asker]) -> tuple[str, ...]:
+    """The one order in which all checkpoints' labels are scored: the suite's, else sorted names of a head.
+
+    That is the first head that knows all labels of the data, else the first that names its outputs.
+    """
+    if task.kind != "labels" or task.spec.labels:
+        return tuple(task.spec.labels or ())
+    occurring = {label for item in task.items if isinstance(item, LabelsItem) for label in item.labels}
+    named = [asker.labels for asker in known if asker.labels]
+    fitting = [names for names in named if occurring <= set(names)]
+    return tuple(sorted((fitting or named or [()])[0]))
 
 
 def _somebody_answered(answers: TaskAnswers, opened: Opened) -> None:
@@ -140,9 +171,13 @@ def _somebody_answered(answers: TaskAnswers, opened: Opened) -> None:
     names = [subject.name for subject in opened.subjects]
     if any(name in answers.asked for name in names):
         return
+    first = next((answers.errors[name] for name in names if name in answers.errors), None)
+    if isinstance(first, ConfigError | DataError):
+        raise first
     reasons = "; ".join(f"{name}: {answers.absent.get(name, 'not asked')}" for name in names)
     raise EvaluationError(
         f"no adapted checkpoint can do the task {answers.task.spec.name}",
         where=reasons,
-        remedy="check that the task's kind fits the checkpoints, and that their heads were saved",
+        remedy=(first.remedy if first else None)
+        or "check that the task's kind fits the checkpoints, and that their heads were saved",
     )

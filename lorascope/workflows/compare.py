@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,10 +14,11 @@ from typing import Any
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.cache import AnswerCache
-from lorascope.engines.transformers_engine import TransformersEngine
+from lorascope.engines.loading import resolve_device
+from lorascope.engines.transformers_engine import TransformersEngine, tokenizer_hash
 from lorascope.errors import UsageError
 from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance, TaskInfo
-from lorascope.schema.items import ChoiceItem, GenerateItem
+from lorascope.schema.items import ChoiceItem, GenerateItem, content_id
 from lorascope.version import __version__
 from lorascope.workflows import curves, findings
 from lorascope.workflows.behaviour import Behaviour, ask_all, askers
@@ -89,8 +91,10 @@ def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
     The output folder also receives ``report.html``, ``samples.parquet`` and ``weights.parquet``. A run that was
     interrupted resumes: answers that were given are not asked for again.
     """
+    # What can be wrong without a checkpoint is said now, not after the models have run.
+    resolve_device(options.device)
     if options.gates is not None:
-        read_policy(options.gates)  # a wrong policy is said now, not after the models have run
+        read_policy(options.gates)
     run = _prepare(options, watch or Silent())
     _look_at_weights(run)
     _ask_and_measure(run)
@@ -108,34 +112,53 @@ def _prepare(options: CompareOptions, watch: Watch) -> _Run:
         )
     asked = load_tasks(options.questions, opened.base_info.generation_ready) if options.behaviour else NOTHING
     folder = OutputFolder.claim(
-        options.out or default_folder(opened), _fingerprint(options, opened, asked.tasks), overwrite=options.overwrite
+        options.out or default_folder(opened, options.questions),
+        _fingerprint(options, opened, asked.tasks),
+        overwrite=options.overwrite,
     )
     if folder.resumed:
         watch.say(f"Resuming in {folder.path}: answers already given are kept")
     return _Run(options, opened, asked.tasks, folder, asked.suite_hash, watch)
 
 
-def default_folder(opened: Opened) -> Path:
-    """``reports/SUBJECT[-SUBJECT ...]-vs-BASE`` below the current folder."""
+def default_folder(opened: Opened, questions: Questions) -> Path:
+    """``reports/SUBJECT[-SUBJECT ...]-vs-BASE[-DATA]`` below the current folder."""
     names = [subject.name for subject in opened.subjects]
     shown = "-".join(names[:3]) + (f"-and-{len(names) - 3}-more" if len(names) > 3 else "")
-    return Path("reports") / f"{shown}-vs-{opened.base.name}".replace("/", "-")
+    asked = [questions.suite] if questions.suite else [Path(path) for path in questions.data.values()]
+    data = "".join(f"-{path.stem}" for path in asked[:2])
+    return Path("reports") / re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{opened.base.name}{data}")
 
 
 def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[LoadedTask]) -> dict[str, Any]:
     """What makes two commands the same: contents, not paths; nothing about speed."""
+    folders = [opened.base.path, *(subject.checkpoint.path for subject in opened.subjects)]
     return {
         "lorascope": __version__,
         "checkpoints": [[info.name, info.content_hash] for info in opened.infos],
-        "tasks": [[task.spec.name, task.fingerprint] for task in tasks],
+        "tokenizers": [tokenizer_hash(folder) for folder in folders],
+        "tasks": [_asked(task) for task in tasks],
+        "probe": [list(options.questions.probe), options.questions.limit, options.questions.fraction],
         "reference": options.reference,
         "dtype": options.dtype,
         "seed": options.questions.seed,
         "k": options.k,
         "epsilon": options.epsilon,
         "weights": options.weights,
+        "behaviour": options.behaviour,
         "samples": options.keep_samples,
     }
+
+
+def _asked(task: LoadedTask) -> dict[str, Any]:
+    """A task by what it asks and how it is judged; its files by their items."""
+    judged = task.spec.model_dump(exclude={"data", "train_data", "tune_on"})
+    sets = {"train": task.train_items, "tuning": task.tuning_items}
+    return (
+        judged
+        | {"items": task.fingerprint}
+        | {name: content_id({"items": [item.item_id for item in items]}) for name, items in sets.items()}
+    )
 
 
 def _look_at_weights(run: _Run) -> None:
@@ -167,7 +190,8 @@ def _ask_and_measure(run: _Run) -> None:
             TransformersEngine(device=options.device, dtype=options.dtype, batch_size=options.batch_size, cache=cache)
         ) as engine,
     ):
-        run.device, run.dtype = str(engine.device), options.dtype
+        stored = f"auto (base stored as {run.opened.base.dtype})"
+        run.device, run.dtype = str(engine.device), stored if options.dtype == "auto" else options.dtype
         _ask(run, engine)
         run.notes = list(engine.notes)
     run.timings["behaviour"] = time.perf_counter() - started
@@ -201,13 +225,20 @@ def _measurements(run: _Run) -> list[Any]:
 
 def _drift(run: _Run, engine: TransformersEngine, known: Sequence[Asker]) -> None:
     """Encoders cannot answer the probe; their representations of its texts are compared instead."""
-    reason = f"{run.opened.base_info.architecture} has no language-model head: representation drift is measured instead"
-    run.missing.append(Missing(area="forgetting", reason=reason))
-    probes = load_probes(run.options.questions)
-    texts = [item.question if isinstance(item, ChoiceItem) else str(item.prompt) for task in probes
-             for item in task.items if isinstance(item, ChoiceItem | GenerateItem)]  # fmt: skip
+    texts = _probe_texts(run)
+    instead = "representation drift is measured instead" if texts else "and --probe none leaves drift out"
+    head = f"{run.opened.base_info.architecture} has no language-model head"
+    run.missing.append(Missing(area="forgetting", reason=f"{head}: no general-knowledge probe, {instead}"))
     if texts:
-        run.parts["drift"] = list(measure_drift(engine, known, texts, watch=run.watch))
+        measured, missing = measure_drift(engine, known, texts, watch=run.watch)
+        run.parts["drift"] = list(measured)
+        run.missing += missing
+
+
+def _probe_texts(run: _Run) -> list[str]:
+    items = [item for task in load_probes(run.options.questions) for item in task.items]
+    questions = [item.question for item in items if isinstance(item, ChoiceItem)]
+    return questions + [str(item.prompt) for item in items if isinstance(item, GenerateItem)]
 
 
 def _read_curves(run: _Run) -> None:
@@ -229,6 +260,8 @@ def _write(run: _Run) -> Path:
     if run.options.gates is not None:
         report = judge(result, run.options.gates)
         publish(comparison.model_copy(update={"gates": report}), run.folder)
+    if not run.options.keep_samples:
+        run.folder.forget_answers()
     return result
 
 
@@ -265,7 +298,7 @@ def _assemble(run: _Run) -> Comparison:
         series=[*run.curves.series, *run.weights.series],
         missing=[*run.missing, *run.curves.missing],
     )
-    told = findings.find(comparison, run.behaviour.tasks.values(), run.notes)
+    told = findings.find(comparison, list(run.behaviour.tasks.values()), run.notes)
     every: list[Finding] = [*run.opened.findings, *told, *run.curves.findings]
     return comparison.model_copy(update={"findings": findings.by_severity(every)})
 

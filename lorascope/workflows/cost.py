@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorascope.engines.base import Progress
 from lorascope.engines.base import Subject as Asker
+from lorascope.engines.batching import is_out_of_memory
 from lorascope.engines.cost import Cost
 from lorascope.engines.transformers_engine import TransformersEngine
 from lorascope.errors import EvaluationError
@@ -42,6 +43,10 @@ def measure_costs(
                 found[asker.name, merged] = engine.measure_cost(asker, spec, items, merged=merged)
             except EvaluationError as error:
                 missing.append(Missing(area="cost", subject=asker.name, reason=error.problem))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                missing.append(Missing(area="cost", subject=asker.name, reason="out of memory"))
         on_progress(done, len(plan))
     plain = found.get((base.name, False))
     rows = [
@@ -75,7 +80,7 @@ def _measurements(
                 metric=metric,
                 unit=spec.unit,
                 scale=spec.scale,
-                direction="none",
+                direction=spec.direction,
                 base=before,
                 adapted=Estimate(value=float(cost[place]), n=1, method="none"),
                 signature=f"{metric}|{cost.method}{_LENGTH.get(answers.task.kind, '')}",

@@ -120,10 +120,10 @@ def _measurements(subject: str, base: str, reading: CurveReading, split: str | N
                 metric=metric,
                 unit=spec.unit,
                 scale=spec.scale,
-                direction="none",
+                direction=spec.direction,
                 adapted=None if value is None else Estimate(value=value, n=1, method="none"),
                 signature=f"{metric}|{source}",
-                missing_reason=reason if value is None else None,
+                missing_reason=reason if value is None else "of the subject's own training: the base has none here",
             )
         )
     return found

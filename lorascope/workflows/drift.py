@@ -8,10 +8,11 @@ import numpy as np
 
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.transformers_engine import TransformersEngine
+from lorascope.errors import EvaluationError
 from lorascope.measures.core import FloatArray
 from lorascope.measures.drift import linear_cka, mean_cosine
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Estimate, Measurement, Slice
+from lorascope.schema.comparison import Estimate, Measurement, Missing, Slice
 from lorascope.workflows.watch import Watch
 
 _ITSELF = "the base is what drift is measured against"
@@ -19,18 +20,28 @@ _ITSELF = "the base is what drift is measured against"
 
 def measure_drift(
     engine: TransformersEngine, askers: Sequence[Asker], texts: Sequence[str], *, watch: Watch
-) -> list[Measurement]:
+) -> tuple[list[Measurement], list[Missing]]:
     """Linear CKA and mean cosine of every layer's mean-pooled features, each subject against the base (the first)."""
     base, *subjects = askers
-    with watch.stage(f"{base.name}: representations") as report:
-        before = engine.hidden_states(base, texts, report)
-    found: list[Measurement] = []
-    for subject in subjects:
-        with watch.stage(f"{subject.name}: representations") as report:
-            after = engine.hidden_states(subject, texts, report)
-        for layer, (old, new) in enumerate(zip(before, after, strict=True)):
-            found += _layer(base.name, subject.name, layer, old.astype(np.float64), new.astype(np.float64))
-    return found
+    states: dict[str, Sequence[FloatArray]] = {}
+    missing: list[Missing] = []
+    for asker in askers:
+        try:
+            with watch.stage(f"{asker.name}: representations") as report:
+                found = engine.hidden_states(asker, texts, report)
+            states[asker.name] = [layer.astype(np.float64) for layer in found]
+        except EvaluationError as error:
+            missing.append(Missing(area="drift", subject=asker.name, reason=error.problem))
+    if base.name not in states:
+        return [], missing
+    pairs = [(subject.name, states[subject.name]) for subject in subjects if subject.name in states]
+    measured = [
+        measurement
+        for name, after in pairs
+        for layer, (old, new) in enumerate(zip(states[base.name], after, strict=True))
+        for measurement in _layer(base.name, name, layer, old, new)
+    ]
+    return measured, missing
 
 
 def _layer(base: str, subject: str, layer: int, before: FloatArray, after: FloatArray) -> list[Measurement]:

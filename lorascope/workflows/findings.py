@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Comparison, Finding, Measurement, TaskInfo, WeightReport
 from lorascope.workflows.measuring import TaskAnswers
 
@@ -11,7 +12,7 @@ _OVERFIT_ADVICE = "Keep the checkpoint of the lowest validation loss, train fewe
 _INTRUDER_SOURCE = "arXiv 2410.21228"
 
 
-def find(comparison: Comparison, answers: Iterable[TaskAnswers], notes: Iterable[str]) -> list[Finding]:
+def find(comparison: Comparison, answers: Sequence[TaskAnswers], notes: Sequence[str]) -> list[Finding]:
     """All findings of a comparison that follow from its measurements, most severe first."""
     found = [
         *_learning(comparison),
@@ -19,7 +20,7 @@ def find(comparison: Comparison, answers: Iterable[TaskAnswers], notes: Iterable
         *_gaps(comparison),
         *_unchanged(comparison, answers),
         *_intruders(comparison),
-        *_engine_notes(notes),
+        *_notes([*notes, *(note for answer in answers for note in answer.notes)]),
     ]
     return by_severity(found)
 
@@ -97,6 +98,9 @@ def _forgetting(comparison: Comparison) -> Iterator[Finding]:
             if found.delta is None or found.delta.verdict != "regressed":
                 continue
             retained = _sibling(comparison, found, "retained_fraction")
+            if retained is not None and retained.adapted is None:
+                yield _moved_in_the_dark(task, found)
+                continue
             evidence = [described(found), *(_described_rate(comparison, found, name) for name in _RATES)]
             lost = retained.adapted.value if retained is not None and retained.adapted is not None else None
             yield Finding(
@@ -111,18 +115,34 @@ def _forgetting(comparison: Comparison) -> Iterator[Finding]:
             )
 
 
+def _moved_in_the_dark(task: TaskInfo, found: Measurement) -> Finding:
+    return Finding(
+        id=f"forgetting:{task.name}:{found.subject}",
+        severity="info",
+        area="forgetting",
+        subject=found.subject,
+        title=f"{found.subject} moved on questions that the base only guesses at ({task.name})",
+        evidence=[described(found), "the base is not above chance: this is no loss of knowledge"],
+    )
+
+
 _RATES = ("retained_fraction", "forgotten_rate", "gained_rate")
 
 
 def _gaps(comparison: Comparison) -> Iterator[Finding]:
+    """Over-fitting by the primary metric: the whole interval of the gap lies on the side of "better on training"."""
     primary = {task.name: task.metrics[0] for task in comparison.tasks}
     for found in comparison.measurements:
         wanted = found.area == "gap" and found.reference == comparison.base.name and found.slice is None
-        if not wanted or found.adapted is None or found.metric != f"{primary.get(found.task or '')}_gap":
+        metric = primary.get(found.task or "", "")
+        if not wanted or found.adapted is None or found.metric != f"{metric}_gap":
             continue
-        low, base = found.adapted.low, found.base.value if found.base else 0.0
-        if low is None or low <= 0 or found.adapted.value <= base:
+        sign = -1.0 if find_spec(metric).direction == "lower" else 1.0
+        ends = [sign * end for end in (found.adapted.low, found.adapted.high) if end is not None]
+        smaller = found.base is not None and sign * found.adapted.value <= sign * found.base.value
+        if not ends or min(ends) <= 0 or smaller:
             continue
+        interval = _interval(found.adapted.low, found.adapted.high)
         yield Finding(
             id=f"gap:{found.task}:{found.subject}",
             severity="warning",
@@ -130,7 +150,7 @@ def _gaps(comparison: Comparison) -> Iterator[Finding]:
             subject=found.subject,
             title=f"{found.subject} does better on what it was trained on than on new items of {found.task}",
             evidence=[
-                f"{found.metric} {found.adapted.value:.3f} [{low:.3f}, {found.adapted.high:.3f}]"
+                f"{found.metric} {found.adapted.value:.3f}{interval}"
                 + (f", the base's {found.base.value:.3f}" if found.base else "")
             ],
             advice=_OVERFIT_ADVICE,
@@ -194,7 +214,7 @@ def _new_or_rotated(report: WeightReport) -> str:
     )
 
 
-def _engine_notes(notes: Iterable[str]) -> Iterator[Finding]:
+def _notes(notes: Iterable[str]) -> Iterator[Finding]:
     for index, note in enumerate(notes):
         yield Finding(id=f"note:{index}", severity="info", area="behaviour", title=note)
 

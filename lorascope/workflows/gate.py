@@ -69,6 +69,12 @@ def read_baseline(path: Path, result_path: Path) -> Baseline:
     """
     if not path.exists():
         raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
+    if result_path.exists() and path.samefile(result_path):
+        raise EvaluationError(
+            "the baseline is the result itself, which never drops against itself",
+            where=str(path),
+            remedy="keep the baseline in a file of its own, outside the output folder",
+        )
     try:
         comparison = load_result(path)
         samples = load_samples(path)

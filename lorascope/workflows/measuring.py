@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lorascope.data.tasks import LoadedTask
+from lorascope.errors import DataError, LorascopeError
 from lorascope.measures.core import Scored
 from lorascope.measures.forgetting import score_forgetting
 from lorascope.measures.registry import find_spec
@@ -36,18 +37,26 @@ Key = tuple[str, str, str]
 """(by, value, metric) of one number; by and value are empty for the whole task."""
 
 WHOLE = ("", "")
+_OF_THE_PAIR = "a number about the change itself: the base alone has none"
 _NOT_ABOVE_CHANCE = "the base is not above chance here, so there is nothing to retain"
 
 
 @dataclass
 class TaskAnswers:
-    """Everything said to one task, by checkpoint name. ``absent`` holds why a checkpoint could not answer."""
+    """Everything said to one task, by checkpoint name.
+
+    ``labels`` is the order in which every checkpoint's labels stand; ``absent`` holds why a checkpoint could not
+    answer, and ``errors`` the error it comes from; ``notes`` what a reader has to know.
+    """
 
     task: LoadedTask
+    labels: tuple[str, ...] = ()
     asked: dict[str, Asked] = field(default_factory=dict)
     train: dict[str, Asked] = field(default_factory=dict)
     tuning: dict[str, Asked] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, LorascopeError] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def area(self) -> Area:
@@ -126,11 +135,38 @@ def estimate_of(interval: Interval) -> Estimate | None:
 def _blocks(answers: TaskAnswers, name: str, seed: int) -> Iterator[_Block]:
     asked = answers.asked[name]
     everything = tuple(range(len(asked.items)))
-    yield _block(answers, asked, everything, _whole(answers, name, seed), seed)
+    yield _block(answers, asked, everything, _whole(answers, name), seed)
+    if answers.task.kind == "labels" and is_multi(answers.task):
+        yield from _tuned(answers, name, seed)
     for by, value, indices in _item_slices(asked.items):
         part = asked.subset(indices)
-        scored = {(by, value, metric): scores for metric, scores in score(answers.task, part).items()}
+        try:
+            scored = {(by, value, metric): scores for metric, scores in score(answers.task, part).items()}
+        except DataError as error:
+            note = f"{answers.task.spec.name}, {by} {value}: {error.problem}"
+            if note not in answers.notes:
+                answers.notes.append(note)
+            continue
         yield _block(answers, part, tuple(indices), scored, seed)
+
+
+def _tuned(answers: TaskAnswers, name: str, seed: int) -> Iterator[_Block]:
+    """Metrics at tuned thresholds, over the items that the thresholds were not tuned on."""
+    asked, tuning = answers.asked[name], answers.tuning.get(name)
+    used = {item.item_id for item in tuning.items} if tuning else set()
+    indices = [index for index, item in enumerate(asked.items) if item.item_id not in used]
+    if not indices:
+        indices, tuning = list(range(len(asked.items))), None
+    part = asked.subset(indices)
+    found = tuned_thresholds(part, tuning, seed)
+    if found is None:
+        return
+    thresholds, how = found
+    scored: dict[Key, Scored] = {
+        ("threshold", "tuned", metric): Scored(scores.measure, scores.statistics, f"{metric}|{how}")
+        for metric, scores in at_thresholds(part, thresholds).items()
+    }
+    yield _block(answers, part, tuple(indices), scored, seed)
 
 
 def _block(
@@ -139,24 +175,16 @@ def _block(
     return _Block(indices, scored, estimate_many(scored, seed=seed, groups=_groups(answers.task, asked.items)))
 
 
-def _whole(answers: TaskAnswers, name: str, seed: int) -> dict[Key, Scored]:
-    """The whole task, and the slices that cover all of its items: labels, groups of labels, tuned thresholds."""
+def _whole(answers: TaskAnswers, name: str) -> dict[Key, Scored]:
+    """The whole task, and the slices that cover all of its items: labels, groups of labels, the fixed threshold."""
     task, asked = answers.task, answers.asked[name]
     scored: dict[Key, Scored] = {(*WHOLE, metric): scores for metric, scores in score(task, asked).items()}
     if task.kind != "labels":
         return scored
-    support = _train_support(task, asked.labels)
-    sliced = label_slices(asked, is_multi(task), support)
+    sliced = label_slices(asked, is_multi(task), _train_support(task, asked.labels))
     scored |= {(by, value, scores.measure.name): scores for (by, value), scores in sliced.items()}
     if is_multi(task):
         scored |= {("threshold", "0.5", metric): scores for metric, scores in _fixed(asked).items()}
-        tuned = tuned_thresholds(asked, answers.tuning.get(name), seed)
-        if tuned is not None:
-            thresholds, how = tuned
-            scored |= {
-                ("threshold", "tuned", metric): Scored(scores.measure, scores.statistics, f"{metric}|{how}")
-                for metric, scores in at_thresholds(asked, thresholds).items()
-            }
     return scored
 
 
@@ -233,6 +261,8 @@ def _measurement(
         reason = f"{pair.reference}: {answers.absent.get(pair.reference, 'not asked')}"
     elif adapted is None:
         reason = "undefined on these items"
+    elif reference.value is None:
+        reason = f"{pair.reference}: undefined on these items"
     return Measurement(
         subject=pair.subject,
         reference=pair.reference,
@@ -333,7 +363,7 @@ def _change(
         direction=spec.direction,
         adapted=adapted,
         signature=scored.signature if scored else metric,
-        missing_reason=None if adapted else undefined,
+        missing_reason=_OF_THE_PAIR if adapted else undefined,
     )
 
 
@@ -341,10 +371,13 @@ def _gaps(answers: TaskAnswers, pairs: Sequence[Pair], seed: int) -> Iterator[Me
     """Metric on training items minus metric on evaluation items, for each pair's subject and reference."""
     known: dict[str, dict[str, tuple[Scored, Interval]]] = {}
     for name, trained in answers.train.items():
+        if name not in answers.asked:
+            continue
         whole = score(answers.task, answers.asked[name])
         known[name] = {
             metric: (scored, unpaired_difference(scored, whole[metric], seed=seed))
             for metric, scored in score(answers.task, trained).items()
+            if metric in whole
         }
     for pair in pairs:
         for metric, (scored, gap) in known.get(pair.subject, {}).items():
@@ -362,5 +395,11 @@ def _gaps(answers: TaskAnswers, pairs: Sequence[Pair], seed: int) -> Iterator[Me
                 base=estimate_of(reference[1]) if reference else None,
                 adapted=estimate_of(gap),
                 signature=f"{scored.signature}|train minus evaluation items",
-                missing_reason=None if gap.value is not None else "undefined on these items",
+                missing_reason=_gap_reason(answers, pair, gap, reference is not None),
             )
+
+
+def _gap_reason(answers: TaskAnswers, pair: Pair, gap: Interval, has_reference: bool) -> str | None:
+    if gap.value is None:
+        return "undefined on these items"
+    return None if has_reference else f"{pair.reference}: {answers.absent.get(pair.reference, 'not asked')}"

@@ -50,6 +50,12 @@ class OutputFolder:
         """Where the answers of finished items are kept."""
         return self.path / _ANSWERS
 
+    def forget_answers(self) -> None:
+        """Remove the kept answers, for results that must hold no text."""
+        for name in _OURS:
+            if name.startswith(_ANSWERS):
+                (self.path / name).unlink(missing_ok=True)
+
     def write_text(self, name: str, text: str) -> Path:
         """Write a UTF-8 file whole."""
         return write_whole(self.path / name, lambda part: part.write_text(text, encoding="utf-8"))

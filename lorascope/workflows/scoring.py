@@ -64,11 +64,11 @@ def primary_metric(task: LoadedTask) -> str:
     """The metric that verdict lines quote: the suite's, else the usual one of the kind."""
     if task.spec.primary:
         return task.spec.primary
-    if task.kind == "generate" and task.spec.role == "retention":
-        return "exact_match"
-    if task.kind == "labels" and not is_multi(task):
-        return "accuracy"
     usual = PRIMARY[task.kind]
+    if task.kind == "generate" and task.spec.role == "retention":
+        usual = "exact_match"
+    if task.kind == "labels" and not is_multi(task):
+        usual = "accuracy"
     wanted = task.spec.metrics
     return usual if wanted is None or usual in wanted else wanted[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,10 @@ from typing import Any
 from lorascope.data.probe import Language, load_probe
 from lorascope.data.tasks import LoadedTask, infer_task, load_suite, load_task
 from lorascope.errors import ConfigError, UsageError
+from lorascope.measures.registry import Kind, names_of
+from lorascope.measures.tokens import score_entities
+from lorascope.schema.comparison import TaskKind
+from lorascope.schema.items import TokensItem
 from lorascope.schema.suite import SuiteTask
 
 
@@ -60,12 +65,46 @@ def load_tasks(questions: Questions, generation_ready: bool) -> Tasks:
         tasks += [_load(spec, questions.suite.parent, questions) for spec in suite.tasks]
     elif questions.data:
         tasks.append(_load(_task_of_data(questions), Path(), questions))
+    for task in tasks:
+        _check(task)
     if generation_ready:
         tasks += load_probes(questions)
     doubled = [name for name, count in Counter(task.spec.name for task in tasks).items() if count > 1]
     if doubled:
         raise ConfigError(f"a task may not be called {doubled[0]}: the built-in probe is", remedy="rename the task")
     return Tasks(tasks, suite_hash)
+
+
+_MEASURED: dict[TaskKind, Kind] = {
+    "generate": "text",
+    "labels": "labels",
+    "score": "score",
+    "tokens": "tokens",
+    "choice": "choice",
+    "likelihood": "likelihood",
+}
+
+
+def _check(task: LoadedTask) -> None:
+    """Refuse, before any model runs, what a task asks for and its kind cannot give."""
+    spec, where = task.spec, f"task '{task.spec.name}'"
+    known = names_of(_MEASURED[task.kind])
+    for name in [*(spec.metrics or []), *([spec.primary] if spec.primary else [])]:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            remedy = f"{hint}metrics of kind {task.kind}: {', '.join(known)}"
+            raise ConfigError(f"no metric of kind {task.kind} is named {name!r}", where=where, remedy=remedy)
+    if spec.metrics is not None and (not spec.metrics or (spec.primary and spec.primary not in spec.metrics)):
+        problem = "'metrics' is empty" if not spec.metrics else f"'primary' names {spec.primary}, not among 'metrics'"
+        raise ConfigError(problem, where=where, remedy="list the metrics that are wanted, or leave 'metrics' out")
+    if spec.labels is not None and (not spec.labels or len(set(spec.labels)) != len(spec.labels)):
+        raise ConfigError("'labels' must name each label once, and at least one", where=where, remedy="mend the list")
+    if spec.tune_on is not None and task.kind != "labels":
+        raise ConfigError("'tune_on' belongs to tasks of kind labels", where=where, remedy="leave it out")
+    tagged = [item.tags for item in task.items if isinstance(item, TokensItem)]
+    if tagged:
+        score_entities(tagged, tagged)  # refuses tags that are no IOB tags, before a model is asked
 
 
 def load_probes(questions: Questions) -> list[LoadedTask]:

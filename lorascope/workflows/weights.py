@@ -9,6 +9,7 @@ from typing import Any
 
 from lorascope.checkpoints.changes import AdapterChanges, Changes, ModuleChange
 from lorascope.checkpoints.opening import OpenCheckpoint
+from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import (
     Estimate,
     IntruderReport,
@@ -26,6 +27,7 @@ from lorascope.weights.spectra import frobenius_norm
 
 Progress = Callable[[int, int], None]
 _SHOWN = 32
+_AGAINST_BASE = "measured against the base: the base itself has no value"
 
 
 @dataclass
@@ -108,10 +110,10 @@ def weight_measurements(base: str, reports: dict[str, WeightReport], k: int, eps
                     metric=metric,
                     unit=unit,
                     scale=scale,
-                    direction="none",
+                    direction=find_spec(metric).direction,
                     adapted=None if value is None else Estimate(value=value, n=modules, method="none"),
                     signature=signature,
-                    missing_reason="no linear module with ΔW ≠ 0" if value is None else None,
+                    missing_reason="no linear module with ΔW ≠ 0" if value is None else _AGAINST_BASE,
                 )
             )
     return found
