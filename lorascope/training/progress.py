@@ -1,0 +1,109 @@
+"""What a running training tells its caller, step by step, instead of drawing bars of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.utils import logging
+
+from lorascope.errors import EvaluationError
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One report: ``step`` of ``total_steps`` is done; ``values`` is a row of the training log, or empty."""
+
+    step: int
+    total_steps: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing its own bars while weights are read or written."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc]  # untyped bases
+    """Reports every step and every row of the log, keeps the clock, and stops a run whose loss is no number.
+
+    The two clocks are saved in each checkpoint, so that a resumed run goes on counting from there.
+    """
+
+    def __init__(self, on_progress: OnProgress | None = None) -> None:
+        self.on_progress = on_progress
+        self.seconds = 0.0
+        self.step_seconds = 0.0
+        self._started = time.perf_counter()
+        self._step_started = self._started
+
+    def state(self) -> dict[str, Any]:
+        """The clocks, in the form that the trainer saves."""
+        clocks = {"seconds": self.elapsed(), "step_seconds": self.step_seconds}
+        return {"args": {}, "attributes": clocks}
+
+    def elapsed(self) -> float:
+        """Wall seconds of this run, with those before the checkpoint that it was resumed from."""
+        return self.seconds + time.perf_counter() - self._started
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clocks at what the checkpoint says, at zero without one."""
+        saved = state.stateful_callbacks.get(type(self).__name__, {}) if state.global_step else {}
+        self.seconds = saved.get("attributes", {}).get("seconds", 0.0)
+        self.step_seconds = saved.get("attributes", {}).get("step_seconds", 0.0)
+        self._started = time.perf_counter()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note when the step began."""
+        self._step_started = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count the step's time and report it."""
+        self.step_seconds += time.perf_counter() - self._step_started
+        self._report(state, {})
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Report the row.
+
+        Raises:
+            EvaluationError: a loss in it is NaN or infinite.
+        """
+        for name, value in (logs or {}).items():
+            if name.endswith("loss") and not math.isfinite(value):
+                raise EvaluationError(
+                    f"training came apart: {name} is {value}",
+                    where=f"step {state.global_step} of {state.max_steps}",
+                    remedy="lower learning_rate, or lengthen the warm-up",
+                )
+        self._report(state, logs or {})
+
+    def _report(self, state: TrainerState, values: Mapping[str, float]) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress(state.global_step, state.max_steps, dict(values)))
