@@ -9,7 +9,7 @@ from lorascope.schema.comparison import Direction, Verdict
 
 _POWER = 0.8
 _Z = NormalDist().inv_cdf(0.975)
-_LARGEST_N = 10**9
+_LARGEST_N = 1_000_000
 
 
 def judge(

@@ -235,10 +235,11 @@ def needed_items(delta: Delta, words: Texts) -> str:
 def _forgetting_sentences(
     comparison: Comparison, subject: str, margins: Sequence[Measurement], words: Texts
 ) -> list[Sentence]:
+    led = {task.name for task in comparison.tasks if task.metrics[:1] == ["gold_margin"]}  # said already
     sentences = [
         measurement_sentence("retention", words("said.gold_margin", task=found.task), found, words)
         for found in margins
-        if found.delta is not None and found.delta.verdict in ("regressed", "improved")
+        if found.delta is not None and found.delta.verdict in ("regressed", "improved") and found.task not in led
     ]
     sentences += [_neutral("retention", text) for text in _retention_rates(comparison, subject, words)]
     drift = _drift(comparison, subject, words)
@@ -316,11 +317,14 @@ def _curve_sentence(set_name: str, values: dict[str, float], words: Texts) -> Se
 
 
 def _gap_sentences(comparison: Comparison, subject: str, words: Texts) -> list[Sentence]:
-    """Metrics that are surely better on the training data than on validation: training minus validation."""
+    """Tasks whose leading metric is surely better on the training data than on validation."""
+    leading = {(task.name, task.metrics[0]) for task in comparison.tasks if task.metrics}
     sentences = []
     for found in measurements(comparison, subject=subject, reference=comparison.base.name, area="gap", by=None):
         gap, metric = found.adapted, found.metric.removesuffix("_gap")
         falling = any(each.direction == "lower" for each in measurements(comparison, task=found.task, metric=metric))
+        if (found.task, metric) not in leading:
+            continue
         if gap is None or gap.low is None or gap.high is None or (gap.high >= 0 if falling else gap.low <= 0):
             continue
         bounds = numbers.interval(gap, found.unit, found.scale, with_sign=True)

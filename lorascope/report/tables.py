@@ -30,6 +30,9 @@ _SLICE_ORDER = (
 )  # fmt: skip
 _FOLD_ABOVE = 8
 
+_CHANGE_AREAS = frozenset({"curves", "weights", "drift"})
+_CHANGE_METRICS = frozenset({"retained_fraction", "forgotten_rate", "gained_rate"})
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -236,8 +239,14 @@ def _table(
 
 def _shared_reason(found: Sequence[Measurement]) -> str:
     """The one reason that several measurements give, to be said once; nothing where reasons differ."""
-    reasons = [each.missing_reason for each in found if each.missing_reason]
+    reasons = [text for each in found if (text := _reason_of(each))]
     return reasons[0] if len(reasons) > 1 and len(set(reasons)) == 1 else ""
+
+
+def _reason_of(found: Measurement) -> str:
+    """Why a number is missing; nothing for numbers about the change itself, which no base could have."""
+    of_the_change = found.area in _CHANGE_AREAS or found.metric in _CHANGE_METRICS
+    return "" if of_the_change and found.adapted is not None else found.missing_reason or ""
 
 
 def _row(
@@ -262,7 +271,8 @@ def _value(found: Measurement, estimate: Estimate | None) -> str:
 def _cell(found: Measurement, reason: str, words: Texts) -> Cell:
     delta = found.delta
     verdict = delta.verdict if delta else None
-    note = found.missing_reason if found.missing_reason and found.missing_reason != reason else ""
+    own = _reason_of(found)
+    note = own if own != reason else ""
     if delta is not None and verdict == "inconclusive":
         note = words("needed.short", count=numbers.count(delta.needed_n)) if delta.needed_n else ""
     return Cell(

@@ -257,12 +257,12 @@ class _Stages:
                 report(progress.step, progress.total_steps)
 
             extra: dict[str, Any] = {"start": start.identity, "on_progress": told, "overwrite": self.overwrite}
-            with _one_thread():
+            with one_thread():
                 return train_causal_lm(*start.load(), train, validation, settings, out, **extra)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread for torch: matrices this small gain little from a second, and wait for it where cores are shared.
 
     It also makes the sums, and so the weights, independent of the number of cores.
