@@ -110,7 +110,8 @@ def _print_tables(comparison: Comparison, reference: str, page: _Page) -> None:
     page.console.print()
     if not own:
         page.line(page.text(page.words("metrics.other", reference=reference), "bold underline"))
-    page.console.print(_grid(page, [[page.text(page.words(f"terminal.{name}"), "dim") for name in _COLUMNS]]))
+    columns = [f"terminal.{name}" + (".other" if name == "values" and not own else "") for name in _COLUMNS]
+    page.console.print(_grid(page, [[page.text(page.words(column), "dim") for column in columns]]))
     for table in shown:
         for block in table.blocks:
             page.line(page.text(block.title, "bold"))
