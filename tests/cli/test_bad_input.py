@@ -70,7 +70,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], object], int, str]] = {
     "absurd header": ("full", lambda f: huge_header(f / MODEL), 2, MODEL),
     "config without weights": ("full", lambda f: (f / MODEL).unlink(), 2, "no weights"),
     "config of another model": ("full", lambda f: spoil_config(f, hidden_size=64), 3, "hidden_size is 64"),
-    "unknown architecture": ("full", lambda f: spoil_config(f, model_type="x", architectures=["XForLM"]), 2, "XForLM"),
+    "another architecture": ("full", lambda f: spoil_config(f, model_type="gpt2"), 3, "model_type is gpt2"),
     "quantised": ("full", lambda f: spoil_config(f, quantization_config={"quant_method": "gptq"}), 2, "gptq"),
     "rank that does not fit": (
         "lora",
@@ -145,6 +145,17 @@ def test_adapter_of_another_architecture(llama, bert, tmp_path: Path, capsys: py
     assert three_parts(capsys.readouterr().err)
 
 
+def test_an_architecture_that_nobody_knows(
+    llama, copied: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = copied(llama.base, "strange")
+    spoil_config(base, model_type="strange", architectures=["StrangeForCausalLM"])
+    assert quiet("weights", base, llama.lora, "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert three_parts(message)
+    assert "StrangeForCausalLM" in message
+
+
 def test_a_folder_with_two_checkpoints_names_them(
     llama, copied: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +201,56 @@ def test_output_that_cannot_be_a_folder(llama, tmp_path: Path, capsys: pytest.Ca
 def test_no_such_folder_and_no_such_hub_name(llama, capsys: pytest.CaptureFixture[str]) -> None:
     assert quiet("weights", llama.base, "./nowhere/at/all") == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("metrics: [rougel]", "did you mean rougeL"),
+        ("metrics: []", "'metrics' is empty"),
+        ("metrics: [bleu]\n  primary: rougeL", "'primary' names rougeL"),
+        ("metrics: [f1_macro]", "f1_macro"),
+        ("tune_on: x.jsonl", "tune_on"),
+        ("metric: [bleu]", "metric"),
+        ("max_new_tokens: 0", "max_new_tokens"),
+    ],
+)
+def test_a_wrong_suite_is_said_before_any_model_runs(
+    keys: str, said: str, llama, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(f"version: 1\ntasks:\n- name: a\n  kind: generate\n  data: {questions.name}\n  {keys}\n")
+    (tmp_path / "x.jsonl").write_text(questions.read_text())
+    code = quiet("compare", llama.base, llama.lora, "--suite", suite, "--probe", "none", "--out", tmp_path / "out")
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert said in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_there_is_said_at_once(llama, tmp_path: Path) -> None:
+    for device in ("cuda:7", "meta", "toaster"):
+        if device.startswith("cuda") and torch.cuda.is_available():
+            continue
+        assert quiet("compare", llama.base, llama.lora, "--device", device, "--out", tmp_path / "out") == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_half_a_character_is_named_by_its_line(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "val.jsonl"
+    data.write_text('{"prompt": "a", "reference": "b"}\n{"prompt": "\\ud83d", "reference": "b"}\n')
+    assert quiet("compare", llama.base, llama.lora, "--data", data, "--probe", "none", "--out", tmp_path / "out") == 2
+    assert "line 2" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_failed_gate(llama, tmp_path: Path) -> None:
+    assert quiet("weights", llama.base, llama.lora, "--out", tmp_path / "out") == 0
+    program = f"{sys.executable} -c 'from lorascope.cli.main import entry; entry()'"
+    result = tmp_path / "out" / "result.json"
+    done = subprocess.run(
+        ["bash", "-c", f"{program} report {result} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, check=False
+    )
+    assert done.returncode != 1
 
 
 def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:

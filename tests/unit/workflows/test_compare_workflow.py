@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lorascope import CompareOptions, Questions, compare, load_result
 from lorascope.cli.main import run
@@ -205,3 +205,52 @@ def test_no_samples_keeps_texts_out_of_every_output(llama, questions: Path, tmp_
 def test_json_prints_the_document(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["weights", str(llama.base), str(llama.lora), "--json", "--quiet", "--out", str(tmp_path / "o")]) == 0
     assert Comparison.model_validate_json(capsys.readouterr().out).subjects[0].name == "lora"
+
+
+def test_heads_are_matched_by_name_not_by_place(bert, topics: Path, tmp_path: Path, copied: Any) -> None:
+    """The same model with its outputs in another order gives the same answers, label by label."""
+    turned = copied(bert.full, "turned")
+    tensors = load_file(turned / "model.safetensors")
+    for key in ("classifier.weight", "classifier.bias"):
+        tensors[key] = tensors[key].flip(0).contiguous()
+    tensors["bert.embeddings.word_embeddings.weight"][0, 0] += 1e-4  # the padding token: another model, same answers
+    save_file(tensors, turned / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((turned / "config.json").read_text())
+    config["id2label"] = {"0": "sport", "1": "music", "2": "art"}
+    config["label2id"] = {name: int(key) for key, name in config["id2label"].items()}
+    (turned / "config.json").write_text(json.dumps(config))
+    options = CompareOptions(
+        base=str(bert.full),
+        adapted=(str(turned),),
+        questions=Questions(data={"": str(topics)}, probe=()),
+        weights=False,
+        out=tmp_path / "out",
+    )
+    comparison = load_result(compare(options))
+    found = [found for found in pick(comparison, task="topics") if found.delta is not None and found.area == "task"]
+    assert len(found) > 10
+    assert all(abs(found.delta.value) < 1e-6 for found in found if found.delta)
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert all(row["base_output"] == row["adapted_output"] for row in rows)
+
+
+def test_a_base_trained_for_other_labels_is_null_with_a_reason(bert, topics: Path, tmp_path: Path) -> None:
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(3)
+    names = {0: "yes", 1: "no"}
+    other = BertForSequenceClassification.from_pretrained(bert.base, num_labels=2, id2label=names)
+    other.save_pretrained(tmp_path / "other")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "other" / file).write_text((bert.base / file).read_text())
+    options = CompareOptions(
+        base=str(tmp_path / "other"),
+        adapted=(str(bert.full),),
+        questions=Questions(data={"": str(topics)}, probe=()),
+        weights=False,
+        out=tmp_path / "out",
+    )
+    [found] = pick(load_result(compare(options)), task="topics", metric="f1_micro", slice=None)
+    assert found.base is None
+    assert found.missing_reason
+    assert found.adapted is not None

@@ -121,3 +121,22 @@ def test_most_severe_first_and_equal_ones_in_order() -> None:
 
     found = by_severity([one("a", "info"), one("b", "critical"), one("c", "info"), one("d", "warning")])
     assert [finding.id for finding in found] == ["b", "d", "a", "c"]
+
+
+def test_the_gap_of_a_loss_is_over_fitting_when_it_is_negative() -> None:
+    task = {"name": "lm", "kind": "likelihood", "role": "target", "items": 9, "fingerprint": "f"}
+    for low, high, count in ((-0.5, -0.1, 1), (0.1, 0.5, 0)):
+        estimate = {"value": (low + high) / 2, "low": low, "high": high, "n": 9, "method": "m"}
+        gap = measured("bits_per_byte_gap", area="gap", task="lm", adapted=estimate, base=None, direction="none")
+        found = find(document(gap, tasks=[task | {"metrics": ["bits_per_byte"]}]), [], [])
+        assert len(found) == count
+
+
+def test_a_base_that_guesses_has_nothing_to_forget() -> None:
+    lost = measured("gold_margin", "regressed", task="gk", area="forgetting")
+    kept = measured(
+        "retained_fraction", task="gk", area="forgetting", adapted=None, base=None, missing_reason="at chance"
+    )
+    [finding] = find(document(lost, kept), [], [])
+    assert finding.severity == "info"
+    assert "guesses" in finding.title

@@ -208,3 +208,32 @@ def test_adjusted_p_values_leave_slices_out_and_only_rise() -> None:
             assert found.delta.p_value is not None
             assert found.delta.p_adjusted is not None
             assert found.delta.p_value <= found.delta.p_adjusted <= 1
+
+
+def test_tuned_thresholds_are_judged_on_items_they_were_not_tuned_on() -> None:
+    items, answers, _ = labelled(60)
+    halves: list[Item] = [
+        LabelsItem(item_id=i.item_id, text="t", labels=i.labels, multi=True, split="val" if n < 30 else "test")
+        for n, i in enumerate(items)
+        if isinstance(i, LabelsItem)
+    ]
+    task = TaskAnswers(task_of(halves, "labels", data={"val": "a", "test": "b"}, tune_on="val"), ("a", "b"))
+    task.asked = {name: Asked(halves, answers, ("a", "b")) for name in ("b", "x")}
+    task.tuning = {name: Asked(halves[:30], answers[:30], ("a", "b")) for name in ("b", "x")}
+    found = measure_task(task, [Pair("x", "b")], seed=0)
+    tuned = [m for m in found if m.slice and m.slice.value == "tuned" and m.metric == "f1_micro"]
+    assert [m.adapted.n for m in tuned if m.adapted] == [30]
+    assert "tuned on tune_on" in tuned[0].signature
+
+
+def test_an_item_set_that_cannot_be_scored_becomes_a_note() -> None:
+    items: list[Item] = [
+        GenerateItem(item_id=str(n), prompt="?", references=("=" if n < 5 else "word",), category="ab"[n >= 5])
+        for n in range(12)
+    ]
+    answers = TaskAnswers(task_of(items, metrics=["rougeL"]))
+    answers.asked = {name: Asked(items, said(*["word"] * 12)) for name in ("b", "x")}
+    found = measure_task(answers, [Pair("x", "b")], seed=0)
+    assert [m.slice.value for m in found if m.slice] == ["b"]
+    assert len(answers.notes) == 1
+    assert "category a" in answers.notes[0]
