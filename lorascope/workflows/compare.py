@@ -28,7 +28,7 @@ from lorascope.workflows.gate import judge, read_policy
 from lorascope.workflows.measuring import adjust_p_values, measure_task, plan_pairs
 from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
 from lorascope.workflows.provenance import git_state, libraries
-from lorascope.workflows.publish import publish
+from lorascope.workflows.publish import load_result, publish
 from lorascope.workflows.samples import sample_rows, write_samples
 from lorascope.workflows.scoring import primary_metric, score
 from lorascope.workflows.subjects import Opened, open_all
@@ -251,7 +251,7 @@ def _read_curves(run: _Run) -> None:
 
 
 def _write(run: _Run) -> Path:
-    comparison = _assemble(run)
+    comparison = _with_human(_assemble(run), run.folder)
     if run.options.keep_samples and run.behaviour.tasks:
         rows = _sample_rows(run)
         run.folder.write_with(SAMPLES, lambda part: write_samples(rows, part))
@@ -263,6 +263,16 @@ def _write(run: _Run) -> Path:
     if not run.options.keep_samples:
         run.folder.forget_answers()
     return result
+
+
+def _with_human(comparison: Comparison, folder: OutputFolder) -> Comparison:
+    """Keep what raters said of the same answers: running the same command again must not lose a study."""
+    earlier = folder.path / RESULT
+    if not (folder.resumed and earlier.is_file()):
+        return comparison
+    known = load_result(earlier)
+    rated = [found for found in known.measurements if found.area == "human"]
+    return comparison.model_copy(update={"human": known.human, "measurements": [*comparison.measurements, *rated]})
 
 
 def _sample_rows(run: _Run) -> list[dict[str, Any]]:

@@ -330,7 +330,7 @@ def _forgetting(answers: TaskAnswers, pair: Pair, seed: int) -> Iterator[Measure
     base_right, adapted_right = right(answers.task, before), right(answers.task, after)
     if base_right is None or adapted_right is None:
         return
-    levels = chance(answers.task, after.items)
+    levels = chance(answers.task, after.items, answers.labels)
     categories = [(by, value, indices) for by, value, indices in _item_slices(after.items) if by == "category"]
     for by, value, indices in [(*WHOLE, list(range(len(after.items)))), *categories]:
         scored = score_forgetting(
@@ -338,7 +338,8 @@ def _forgetting(answers: TaskAnswers, pair: Pair, seed: int) -> Iterator[Measure
             [adapted_right[index] for index in indices],
             chance=[float(level) for level in levels[indices]],
         )
-        estimates = estimate_many(scored, seed=seed)
+        groups = _groups(answers.task, [after.items[index] for index in indices])
+        estimates = estimate_many(scored, seed=seed, groups=groups)
         for metric in ("retained_fraction", "forgotten_rate", "gained_rate"):
             yield _change(answers, pair, (by, value, metric), scored.get(metric), estimates.get(metric))
 

@@ -105,10 +105,12 @@ def right(task: LoadedTask, asked: Asked) -> list[bool] | None:
     return None
 
 
-def chance(task: LoadedTask, items: Sequence[Item]) -> FloatArray:
-    """Accuracy of guessing, per item: 1 divided by the number of choices, 0 for free answers."""
+def chance(task: LoadedTask, items: Sequence[Item], labels: Sequence[str]) -> FloatArray:
+    """Accuracy of guessing, per item: 1 divided by the number of choices or classes, 0 for free answers."""
     if task.kind == "choice":
         return chance_levels([item.choices for item in _typed(items, ChoiceItem)])
+    if task.kind == "labels" and not is_multi(task) and labels:
+        return np.full(len(items), 1 / len(labels))
     return np.zeros(len(items))
 
 

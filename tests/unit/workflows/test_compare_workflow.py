@@ -254,3 +254,14 @@ def test_a_base_trained_for_other_labels_is_null_with_a_reason(bert, topics: Pat
     assert found.base is None
     assert found.missing_reason
     assert found.adapted is not None
+
+
+def test_running_again_keeps_what_raters_said(llama, tmp_path: Path) -> None:
+    arguments = ["weights", str(llama.base), str(llama.lora), "--quiet", "--out", str(tmp_path / "out")]
+    assert run(arguments) == 0
+    path = tmp_path / "out" / "result.json"
+    document = json.loads(path.read_text())
+    document["human"] = {"studies": [{"win_rate": 0.6}]}
+    path.write_text(json.dumps(document))
+    assert run(arguments) == 0
+    assert load_result(path).human == {"studies": [{"win_rate": 0.6}]}
