@@ -62,7 +62,10 @@ def _draw_counts(units: int, resamples: int, seed: int) -> Iterator[FloatArray]:
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
         drawn = generator.integers(0, units, size=(rows, units), dtype=np.int32)
-        yield np.stack([np.bincount(row, minlength=units) for row in drawn]).astype(np.float64)
+        counts = np.empty((rows, units))
+        for row, units_drawn in enumerate(drawn):
+            counts[row] = np.bincount(units_drawn, minlength=units)
+        yield counts
 
 
 def bootstrap(scores: Mapping[K, Scored], units: Units, *, resamples: int, seed: int) -> dict[K, FloatArray]:
