@@ -8,30 +8,11 @@ from pathlib import Path
 from lorascope.checkpoints.tensors import weight_files
 
 _CONFIGS = ("config.json", "adapter_config.json", "generation_config.json")
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 def content_hash(folder: Path) -> str:
     """SHA-256 over the names and bytes of the weights and configurations, as 64 hexadecimal digits."""
     return _digest([*weight_files(folder), *(folder / name for name in _CONFIGS)])
-
-
-def tokenizer_hash(folder: Path) -> str | None:
-    """SHA-256 over the tokenizer's files; None where the folder has no tokenizer."""
-    files = [folder / name for name in _TOKENIZER if (folder / name).is_file()]
-    return _digest(files) if files else None
 
 
 def _digest(files: list[Path]) -> str:

@@ -8,17 +8,9 @@ from typing import Any
 
 from lorascope.report.numbers import rounded
 from lorascope.schema.comparison import Comparison, ModuleWeights, WeightReport
+from lorascope.schema.names import Position, position
 
 MODULE_LIMIT = 1200
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a module sits: the stack it is part of, its layer (None outside the layers) and its kind."""
-
-    stack: str
-    layer: int | None
-    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +54,6 @@ class Scale:
     right: int
     has_left: bool
     has_right: bool
-
-
-def position(name: str) -> Position:
-    """Read stack, layer and kind from a module's dotted name: the first whole number is the layer."""
-    parts = name.split(".")
-    for place, part in enumerate(parts):
-        if part.isdigit():
-            return Position(".".join(parts[:place]), int(part), ".".join(parts[place + 1 :]) or parts[place - 1])
-    return Position("", None, name)
 
 
 def shown_modules(report: WeightReport) -> list[ModuleWeights]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 
-def module_place(name: str) -> tuple[int | None, str]:
-    """(layer, kind) of a module's dotted name: ``model.layers.3.mlp.up_proj`` is layer 3, kind ``mlp.up_proj``.
 
-    The layer is the first purely numeric part; the kind is what follows it. Names without a number have layer None and
-    their last two parts as kind.
+class Position(NamedTuple):
+    """``stack`` is what comes before the layer's number, ``kind`` what comes after; ``layer`` is None without one."""
+
+    stack: str
+    layer: int | None
+    kind: str
+
+
+def position(name: str) -> Position:
+    """Read stack, layer and kind from a module's dotted name; the first whole number is the layer.
+
+    ``model.layers.3.mlp.up_proj`` is layer 3 of ``model.layers``, kind ``mlp.up_proj``. A name without a number is all
+    kind.
     """
     parts = name.split(".")
-    for index, part in enumerate(parts):
+    for place, part in enumerate(parts):
         if part.isdigit():
-            return int(part), ".".join(parts[index + 1 :]) or part
-    return None, ".".join(parts[-2:])
+            return Position(".".join(parts[:place]), int(part), ".".join(parts[place + 1 :]) or parts[place - 1])
+    return Position("", None, name)

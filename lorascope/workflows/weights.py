@@ -19,7 +19,7 @@ from lorascope.schema.comparison import (
     Series,
     WeightReport,
 )
-from lorascope.schema.names import module_place
+from lorascope.schema.names import position
 from lorascope.weights.analysis import analyse_module, summarise
 from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
 from lorascope.weights.intruders import BaseSpectrum, Judgement, base_spectrum
@@ -158,7 +158,7 @@ def _one_module(
 
 
 def _rows(subject: str, module: str, base: BaseSpectrum, judgement: Judgement) -> list[dict[str, Any]]:
-    layer, kind = module_place(module)
+    _, layer, kind = position(module)
     rows = []
     sides: list[IntruderReport] = [judgement.report]
     if judgement.report.right is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from lorascope.checkpoints.hashing import content_hash, tokenizer_hash
+from lorascope.checkpoints.hashing import content_hash
 from lorascope.checkpoints.opening import open_checkpoint, unique_names
 from lorascope.checkpoints.tokenizers import chat_template, has_tokenizer, tokenizer_findings
 from lorascope.errors import CheckpointError, UnsupportedFormat
@@ -201,11 +201,3 @@ def test_where_a_chat_template_is_written(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("J")
     assert chat_template(tmp_path) == "J"
     assert not has_tokenizer(tmp_path / "nowhere")
-
-
-def test_the_tokenizers_hash(tmp_path):
-    assert tokenizer_hash(tmp_path) is None
-    first = tokenizer_hash(tokenizer(tmp_path))
-    assert tokenizer_hash(tokenizer(tmp_path)) == first
-    (tmp_path / "chat_template.jinja").write_text("J")
-    assert tokenizer_hash(tmp_path) != first
