@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ def _prepared(model: PreTrainedModel, settings: TrainingSettings) -> PreTrainedM
         lora_dropout=settings.lora_dropout,
         target_modules=modules if isinstance(modules, str) else list(modules),
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers 5 by the attribute's former name
+        return get_peft_model(model, config)
 
 
 def _arguments(settings: TrainingSettings, folder: Path, *, validated: bool) -> TrainingArguments:
