@@ -187,6 +187,8 @@ def _spikes(train: _Points, gradient_norm: Curve | None, evidence: list[str]) ->
     found: list[int] = []
     borders = np.flatnonzero(np.diff(np.concatenate([[False], high, [False]]).astype(np.int8)))
     for start, stop in zip(borders[::2], borders[1::2], strict=True):
+        if start == 0:
+            continue  # a loss that falls from its first value has not jumped
         found.append(int(train.steps[start + int(np.argmax(train.losses[start:stop]))]))
     if found:
         shown = ", ".join(str(step) for step in found[:5]) + (" …" if len(found) > 5 else "")

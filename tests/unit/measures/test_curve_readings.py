@@ -115,6 +115,14 @@ def test_a_steep_start_is_no_spike() -> None:
     assert read_curves((steps, 8.0 * np.exp(-steps / 5) + 1), NOTHING).spikes == ()
 
 
+def test_a_start_that_falls_off_its_plateau_is_no_spike() -> None:
+    """A real run: a label head leaves ln 2 within twenty steps and then stays on the base rate."""
+    start = [0.686, 0.615, 0.438, 0.232, 0.169, 0.161, 0.146, 0.15, 0.14, 0.145, 0.137, 0.143, 0.148, 0.135, 0.143]
+    rest = [0.148, 0.141, 0.133, 0.134, 0.126, 0.127, 0.126, 0.125, 0.123, 0.117, 0.126, 0.121, 0.121, 0.126, 0.118]
+    losses = [*start, *rest, 0.113, 0.106, 0.114, 0.112, 0.118, 0.114, 0.113, 0.113, 0.118, 0.113, 0.118, 0.113]
+    assert read_curves((range(5, 5 * len(losses) + 5, 5), losses), NOTHING).spikes == ()
+
+
 def test_the_gradient_norm_must_agree_where_it_is_known() -> None:
     steps, losses = train()
     losses[[50, 120]] *= 2.0
