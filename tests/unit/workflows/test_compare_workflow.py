@@ -198,6 +198,7 @@ def test_no_samples_keeps_texts_out_of_every_output(llama, questions: Path, tmp_
     arguments = ["compare", str(llama.base), str(llama.lora), "--data", str(questions), "--probe", "none"]
     assert run([*arguments, "--no-samples", "--quiet", "--out", str(out)]) == 0
     assert not (out / "samples.parquet").exists()
+    assert not list(out.glob("answers.sqlite*"))
     for name in ("result.json", "report.html"):
         assert "number 3?" not in (out / name).read_text()
 

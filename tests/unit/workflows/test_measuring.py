@@ -21,7 +21,7 @@ from lorascope.schema.items import (
 )
 from lorascope.schema.suite import SuiteTask
 from lorascope.workflows.measuring import Pair, TaskAnswers, adjust_p_values, measure_task, plan_pairs
-from lorascope.workflows.scoring import Asked, tuned_thresholds
+from lorascope.workflows.scoring import Asked, primary_metric, tuned_thresholds
 
 
 def task_of(items: Sequence[Item], kind: str = "generate", **settings: object) -> LoadedTask:
@@ -237,3 +237,12 @@ def test_an_item_set_that_cannot_be_scored_becomes_a_note() -> None:
     assert [m.slice.value for m in found if m.slice] == ["b"]
     assert len(answers.notes) == 1
     assert "category a" in answers.notes[0]
+
+
+def test_the_primary_metric_is_one_that_the_task_asks_for() -> None:
+    items = asked_for(2)
+    assert primary_metric(task_of(items, metrics=["bleu", "rougeL"])) == "rougeL"
+    assert primary_metric(task_of(items, metrics=["bleu"])) == "bleu"
+    assert primary_metric(task_of(items, role="retention")) == "exact_match"
+    assert primary_metric(task_of(items, role="retention", metrics=["rougeL"])) == "rougeL"
+    assert primary_metric(task_of(items, primary="chrf")) == "chrf"
