@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lorascope.schema.repair import RepairReport
+
 SCHEMA_VERSION = 1
 
 Direction = Literal["higher", "lower", "none"]
@@ -158,6 +160,12 @@ class IntruderVector(Model):
     low: Finite
     high: Finite
     leading_share: Finite = Field(description="squared length inside the base's leading subspace, 0–1")
+    gap: Finite | None = Field(default=None, description="distance to the nearest other singular value, over σ")
+    degenerate: bool = Field(
+        default=False,
+        description="nearly equal singular values of the base or the adapted matrix: rounding alone turns the vector "
+        "or its axis, and another decomposition may give another value",
+    )
     verdict: IntruderVerdict
 
 
@@ -169,8 +177,14 @@ class IntruderReport(Model):
     side: Literal["left", "right"]
     count: int
     undecided: int
-    exact: bool
+    exact: bool = Field(description="true where every interval is a single value, from exact decompositions")
+    engine: Literal["svd", "base_svd", "certificate"] | None = None
     energy: Finite | None = Field(default=None, description="share of Σσ² of the k vectors that intruders carry")
+    rotations: int | None = Field(
+        default=None,
+        description="intruders with at least half of their squared length inside the base's leading directions: "
+        "rotations there, not new directions",
+    )
     vectors: list[IntruderVector]
     right: IntruderReport | None = None
 
@@ -188,6 +202,14 @@ class ModuleWeights(Model):
     stable_rank: Finite | None = None
     effective_rank: Finite | None = None
     rounding_floor: Finite | None = None
+    spectral_change: Finite | None = Field(default=None, description="‖ΔW‖₂ / ‖W0‖₂")
+    rank_90: int | None = Field(default=None, description="fewest directions with 90 % of ‖ΔW‖²_F")
+    rank_95: int | None = None
+    rank_99: int | None = None
+    amplification: Finite | None = Field(default=None, description="‖ΔW‖_F / ‖UᵀW0V‖_F (LoRA paper, section 7.3)")
+    exact_zero_fraction: Finite | None = Field(default=None, description="entries that did not change, 0–1")
+    null_count: int | None = Field(default=None, description="intruders of a random update of equal norm and rank")
+    null_energy: Finite | None = Field(default=None, description="their share of Σσ² of the k vectors")
     singular_values: list[Finite] = Field(default_factory=list, description="of ΔW, largest first, at most 64")
     intruders: IntruderReport | None = None
     notes: list[str] = Field(default_factory=list)
@@ -255,7 +277,7 @@ class Comparison(Model):
     series: list[Series] = Field(default_factory=list)
     gates: GateReport | None = None
     human: dict[str, Any] | None = None
-    repair: dict[str, Any] | None = None
+    repair: RepairReport | None = None
     missing: list[Missing] = Field(default_factory=list)
 
     @property

@@ -7,10 +7,36 @@ import math
 import torch
 from torch import Tensor
 
+_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
 
 def frobenius_norm(singular_values: Tensor) -> float:
     """‖A‖_F = √Σσ². Range 0 to ∞, in the units of the weights."""
     return float(singular_values.double().square().sum().sqrt())
+
+
+def spectral_change(delta_values: Tensor, base_values: Tensor) -> float | None:
+    """‖ΔW‖₂ / ‖W0‖₂ from both matrices' singular values, largest first: 0 to ∞; None for a zero or empty base.
+
+    The largest step along one direction, against the base's longest direction; the relative change ‖ΔW‖_F/‖W0‖_F
+    weighs all directions alike.
+    """
+    if base_values.numel() == 0 or float(base_values[0]) == 0.0:
+        return None
+    return float(delta_values[0]) / float(base_values[0]) if delta_values.numel() else 0.0
+
+
+def unchanged_fraction(base: Tensor, adapted: Tensor, stored_dtype: str) -> float | None:
+    """Share of the entries that are exactly the base's, from 0 to 1; None for a matrix without entries.
+
+    The base is rounded to the type that the adapted matrix is stored in first, so that a base of higher precision does
+    not hide what storage swallowed. High where only a part of a matrix was trained, or where updates were smaller than
+    the rounding of low-precision weights.
+    """
+    if not adapted.numel():
+        return None
+    rounded = base.to(_TYPES[stored_dtype]).to(adapted.dtype) if stored_dtype in _TYPES else base
+    return float((rounded == adapted).double().mean())
 
 
 def stable_rank(singular_values: Tensor) -> float | None:
@@ -57,10 +83,9 @@ def rounding_floor(weight: Tensor, stored_dtype: str) -> float | None:
     max_i √Σ_j s²_ij + max_j √Σ_i s²_ij (Bandeira & van Handel 2016, Theorem 3.1); s·(√m + √n) where all are equal.
     None for types other than F64, F32, F16 and BF16.
     """
-    known = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    if stored_dtype not in known:
+    if stored_dtype not in _TYPES:
         return None
-    limits = torch.finfo(known[stored_dtype])
+    limits = torch.finfo(_TYPES[stored_dtype])
     digits, smallest = -round(math.log2(limits.eps)), math.frexp(limits.smallest_normal)[1] - 1
     exponent = (torch.frexp(weight.double())[1] - 1).clamp(min=smallest)
     ulp = torch.exp2((exponent - digits).double())

@@ -10,8 +10,10 @@ import threadpoolctl
 import torch
 
 from lorascope.weights.analysis import analyse_module
-from lorascope.weights.deltas import DenseDelta, FactoredDelta
-from lorascope.weights.intruders import base_spectrum, judge_matrix, leading_directions
+from lorascope.weights.bases import BaseMatrix, leading_directions
+from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
+from lorascope.weights.intruders import Judgement, Question, judge_matrix
+from lorascope.weights.matrices import adapted_matrix
 from lorascope.weights.spectra import effective_rank, numerical_rank, rank_for_energy, stable_rank
 
 
@@ -26,6 +28,12 @@ def _one_thread():
 
 
 SHAPES = [(96, 96), (144, 64), (64, 144)]
+
+
+def judged(base: BaseMatrix, delta: WeightDelta, *, k: int = 10, epsilon: float = 0.5) -> Judgement:
+    """By two exact decompositions."""
+    question = Question(k=k, epsilons=(epsilon,), engine="svd")
+    return judge_matrix(base, adapted_matrix(base.weight, delta), question)
 
 
 def pair(shape: tuple[int, int], rank: int = 4, strength: float = 1.0, seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -74,12 +82,12 @@ def test_numerical_rank_is_that_of_numpy(dtype):
 @pytest.mark.parametrize("strength", [0.1, 1.0, 4.0])
 def test_intruders_by_the_papers_definition_on_full_decompositions(shape, strength):
     weight, up, down = pair(shape, strength=strength)
-    base = base_spectrum(tensor(weight))
+    base = BaseMatrix(tensor(weight))
     u0, _, v0 = np.linalg.svd(weight)
     u1, s1, v1 = np.linalg.svd(weight + 0.5 * up @ down)
     rank = min(shape)
     for k, epsilon in ((10, 0.5), (5, 0.3), (20, 0.8)):
-        report = judge_matrix(base, FactoredDelta(tensor(up), tensor(down), 0.5), k=k, epsilon=epsilon).report
+        report = judged(base, FactoredDelta(tensor(up), tensor(down), 0.5), k=k, epsilon=epsilon).report
         assert report.right is not None
         for side, axes, vectors in ((report, u0[:, :rank], u1), (report.right, v0[:rank].T, v1.T)):
             cosines = np.abs(axes.T @ vectors[:, :k])
@@ -96,16 +104,17 @@ def test_intruders_by_the_papers_definition_on_full_decompositions(shape, streng
 
 def test_a_strong_update_has_as_many_intruders_as_its_rank():
     weight, up, down = pair((96, 96), rank=4, strength=10.0)
-    report = judge_matrix(base_spectrum(tensor(weight)), FactoredDelta(tensor(up), tensor(down), 1.0)).report
+    report = judged(BaseMatrix(tensor(weight)), FactoredDelta(tensor(up), tensor(down), 1.0)).report
     assert [vector.index for vector in report.vectors if vector.verdict == "intruder"] == [0, 1, 2, 3]
 
 
 def test_a_module_measured_by_its_factors_and_as_a_matrix():
     weight, up, down = pair((96, 64))
     settings = {"method": "lora", "stored_dtype": "F32"}
-    base = base_spectrum(tensor(weight))
-    factored, _ = analyse_module("m", base, FactoredDelta(tensor(up), tensor(down), 2.0), adapter_rank=4, **settings)
-    dense, _ = analyse_module("m", base, DenseDelta(tensor(2.0 * up @ down)), adapter_rank=None, **settings)
+    base = BaseMatrix(tensor(weight))
+    factors = FactoredDelta(tensor(up), tensor(down), 2.0)
+    factored = analyse_module("m", base, factors, adapter_rank=4, **settings).report
+    dense = analyse_module("m", base, DenseDelta(tensor(2.0 * up @ down)), adapter_rank=None, **settings).report
     delta = 2.0 * up @ down
     for report in (factored, dense):
         assert report.frobenius == pytest.approx(np.linalg.norm(delta), rel=1e-5)

@@ -8,11 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorascope.weights.analysis import analyse_module, summarise
-from lorascope.weights.deltas import DenseDelta, FactoredDelta
-from lorascope.weights.intruders import base_spectrum, judge_matrix, leading_directions
+from lorascope.weights.bases import BaseMatrix, leading_directions
+from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
+from lorascope.weights.intruders import Judgement, Question, judge_matrix
+from lorascope.weights.matrices import adapted_matrix
 from lorascope.weights.spectra import rounding_floor
 
 SHAPES = [(40, 40), (60, 36), (36, 60)]
+
+
+def judged(base: BaseMatrix, delta: WeightDelta, *, k: int = 10, epsilon: float = 0.5) -> Judgement:
+    """By two exact decompositions."""
+    question = Question(k=k, epsilons=(epsilon,), engine="svd")
+    return judge_matrix(base, adapted_matrix(base.weight, delta), question)
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,7 +57,7 @@ def planted(shape: tuple[int, int], strength: float) -> tuple[torch.Tensor, Dens
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_planted_direction_is_the_one_intruder_on_both_sides(shape):
     weight, delta = planted(shape, 100.0)
-    report = judge_matrix(base_spectrum(weight), delta).report
+    report = judged(BaseMatrix(weight), delta).report
     assert report.right is not None
     for side in (report, report.right):
         assert side.count == 1
@@ -60,19 +68,19 @@ def test_a_planted_direction_is_the_one_intruder_on_both_sides(shape):
 
 def test_an_intruder_on_one_side_only():
     weight = matrix((40, 40))
-    base = base_spectrum(weight)
+    base = BaseMatrix(weight)
     left, _ = frames(40, 40)
     for transposed in (False, True):
-        update = 100.0 * torch.outer(spread(left, 5), base.right[:, 0])
-        spectrum = base if not transposed else base_spectrum(weight.T.contiguous())
-        report = judge_matrix(spectrum, DenseDelta(update.T if transposed else update)).report
+        update = 100.0 * torch.outer(spread(left, 5), base.exact.right[:, 0])
+        spectrum = base if not transposed else BaseMatrix(weight.T.contiguous())
+        report = judged(spectrum, DenseDelta(update.T if transposed else update)).report
         counts = (report.count, report.right.count if report.right else None)
         assert counts == ((0, 1) if transposed else (1, 0))
 
 
 def test_nothing_changes_without_a_change():
     weight = matrix((40, 30))
-    report = judge_matrix(base_spectrum(weight), DenseDelta(torch.zeros(40, 30))).report
+    report = judged(BaseMatrix(weight), DenseDelta(torch.zeros(40, 30))).report
     assert (report.count, report.energy) == (0, 0.0)
     assert all(vector.low == pytest.approx(1.0) for vector in report.vectors)
     shares = [vector.leading_share for vector in report.vectors]
@@ -81,20 +89,20 @@ def test_nothing_changes_without_a_change():
 
 def test_a_stronger_known_direction_is_no_intruder():
     weight = matrix((40, 30))
-    base = base_spectrum(weight)
-    update = DenseDelta(500.0 * torch.outer(base.left[:, 20], base.right[:, 20]))
-    report = judge_matrix(base, update).report
+    base = BaseMatrix(weight)
+    update = DenseDelta(500.0 * torch.outer(base.exact.left[:, 20], base.exact.right[:, 20]))
+    report = judged(base, update).report
     assert report.count == 0
     assert report.vectors[0].low == pytest.approx(1.0)
 
 
 def test_energy_is_the_share_that_intruders_carry():
     weight, delta = planted((40, 40), 100.0)
-    judgement = judge_matrix(base_spectrum(weight), delta)
-    values = judgement.adapted_values[:10] ** 2
+    judgement = judged(BaseMatrix(weight), delta)
+    values = judgement.triplets.values[:10] ** 2
     assert judgement.report.energy == pytest.approx(float(values[0] / values.sum()))
     truth = torch.linalg.svdvals(weight + delta.dense())
-    torch.testing.assert_close(judgement.adapted_values, truth)
+    torch.testing.assert_close(judgement.triplets.values, truth[:10])
 
 
 def test_leading_share_tells_a_rotation_from_a_new_direction():
@@ -105,11 +113,11 @@ def test_leading_share_tells_a_rotation_from_a_new_direction():
     weight = (left * values) @ right.T
     mix = left[:, :8] @ torch.linalg.qr(gaussian(8, 8, seed=3)).Q
     rotated = DenseDelta((mix * torch.linspace(0.5, 0.1, 8).double()) @ right[:, :8].T)
-    inside = judge_matrix(base_spectrum(weight), rotated, k=8).report
+    inside = judged(BaseMatrix(weight), rotated, k=8).report
     assert min(vector.low for vector in inside.vectors) < 0.9
     assert all(vector.leading_share > 0.999 for vector in inside.vectors)
     outside = DenseDelta(100.0 * torch.outer(spread(left[:, leading_directions(size) :], 5), right[:, -1]))
-    new = judge_matrix(base_spectrum(weight), outside, k=1).report
+    new = judged(BaseMatrix(weight), outside, k=1).report
     assert new.count == 1
     assert new.vectors[0].leading_share < 0.01
 
@@ -122,22 +130,22 @@ def test_leading_directions_are_an_eighth_at_most(dimensions: int, leading: int)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_rank_deficient_base_lends_no_arbitrary_vectors(shape):
     weight = matrix(shape, rank=6)
-    base = base_spectrum(weight)
-    assert base.left.shape == (shape[0], 6)
-    assert base.right.shape == (shape[1], 6)
+    base = BaseMatrix(weight)
+    assert base.exact.left.shape == (shape[0], 6)
+    assert base.exact.right.shape == (shape[1], 6)
     left, right = frames(*shape)
     # Directions from the base's null space: whatever basis an SVD would put there, they are new.
     update = FactoredDelta(50.0 * left[:, 8:9], right[:, 9:10].T, 1.0)
-    report = judge_matrix(base, update).report
+    report = judged(base, update).report
     assert len(report.vectors) == 7
     assert report.count == 1
     assert report.vectors[0].high < 1e-6
 
 
 def test_a_zero_base_makes_every_direction_new():
-    base = base_spectrum(torch.zeros(12, 9, dtype=torch.float64))
-    assert len(base.values) == 0
-    report = judge_matrix(base, FactoredDelta(gaussian(12, 3), gaussian(3, 9, seed=1), 1.0)).report
+    base = BaseMatrix(torch.zeros(12, 9, dtype=torch.float64))
+    assert len(base.exact.values) == 0
+    report = judged(base, FactoredDelta(gaussian(12, 3), gaussian(3, 9, seed=1), 1.0)).report
     assert report.count == len(report.vectors) == 3
     assert report.energy == 1.0
     assert {vector.leading_share for vector in report.vectors} == {0.0}
@@ -145,27 +153,28 @@ def test_a_zero_base_makes_every_direction_new():
 
 def test_fewer_vectors_than_k_where_the_matrix_has_fewer():
     weight = matrix((12, 5))
-    report = judge_matrix(base_spectrum(weight), DenseDelta(gaussian(12, 5)), k=10).report
+    report = judged(BaseMatrix(weight), DenseDelta(gaussian(12, 5)), k=10).report
     assert report.k == 10
     assert len(report.vectors) == 5
     nothing = DenseDelta(-weight)
-    gone = judge_matrix(base_spectrum(weight), nothing).report
+    gone = judged(BaseMatrix(weight), nothing).report
     assert (gone.vectors, gone.count, gone.energy) == ([], 0, None)
 
 
 @pytest.mark.parametrize(("k", "epsilon"), [(0, 0.5), (-1, 0.5), (10, 0.0), (10, 1.01), (10, -0.5), (10, math.nan)])
 def test_settings_outside_their_range(k, epsilon):
     with pytest.raises(ValueError, match="epsilon must lie in"):
-        judge_matrix(base_spectrum(matrix((6, 6))), DenseDelta(gaussian(6, 6)), k=k, epsilon=epsilon)
+        judged(BaseMatrix(matrix((6, 6))), DenseDelta(gaussian(6, 6)), k=k, epsilon=epsilon)
 
 
 def test_shapes_that_differ_and_vectors_that_are_not_orthonormal():
-    base = base_spectrum(matrix((6, 5)))
+    base = BaseMatrix(matrix((6, 5)))
     with pytest.raises(ValueError, match=r"ΔW is \(5, 6\), the base weight \(6, 5\)"):
-        judge_matrix(base, DenseDelta(gaussian(5, 6)))
-    broken = type(base)(base.weight, base.left * 1.01, base.values, base.right)
+        judged(base, DenseDelta(gaussian(5, 6)))
+    longer = {f"exact.{name}": getattr(base.exact, name) for name in ("values", "right", "errors", "gaps")}
+    broken = BaseMatrix(base.weight, longer | {"exact.left": base.exact.left * 1.01})
     with pytest.raises(ArithmeticError, match="not orthonormal"):
-        judge_matrix(broken, DenseDelta(torch.zeros(6, 5)))
+        judged(broken, DenseDelta(torch.zeros(6, 5)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -173,9 +182,9 @@ def test_shapes_that_differ_and_vectors_that_are_not_orthonormal():
 def test_counts_do_not_feel_scale_or_rotation(seed, shape, strength, factor):
     weight, update = matrix(shape, seed=seed), strength * gaussian(*shape, seed=seed + 7) / math.sqrt(max(shape))
     left, right = frames(*shape, seed=seed + 50)
-    first = judge_matrix(base_spectrum(weight), DenseDelta(update), k=6).report
-    scaled = judge_matrix(base_spectrum(factor * weight), DenseDelta(factor * update), k=6).report
-    turned = judge_matrix(base_spectrum(left @ weight @ right), DenseDelta(left @ update @ right), k=6).report
+    first = judged(BaseMatrix(weight), DenseDelta(update), k=6).report
+    scaled = judged(BaseMatrix(factor * weight), DenseDelta(factor * update), k=6).report
+    turned = judged(BaseMatrix(left @ weight @ right), DenseDelta(left @ update @ right), k=6).report
     for other in (scaled, turned):
         for ours, theirs in ((first, other), (first.right, other.right)):
             assert [v.low for v in ours.vectors] == pytest.approx([v.low for v in theirs.vectors], abs=1e-6)
@@ -186,21 +195,22 @@ def test_counts_do_not_feel_scale_or_rotation(seed, shape, strength, factor):
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 999), st.floats(0.1, 30.0))
 def test_a_higher_epsilon_never_finds_fewer(seed, strength):
-    base, update = base_spectrum(matrix((20, 20), seed=seed)), DenseDelta(strength * gaussian(20, 20, seed=seed + 1))
-    counts = [judge_matrix(base, update, epsilon=epsilon).report.count for epsilon in (0.1, 0.3, 0.5, 0.8, 1.0)]
+    base, update = BaseMatrix(matrix((20, 20), seed=seed)), DenseDelta(strength * gaussian(20, 20, seed=seed + 1))
+    counts = [judged(base, update, epsilon=epsilon).report.count for epsilon in (0.1, 0.3, 0.5, 0.8, 1.0)]
     assert counts == sorted(counts)
     # In 20 dimensions the largest of 20 cosines cannot be below 1/√20.
-    assert judge_matrix(base, update, epsilon=1 / math.sqrt(20) - 1e-9).report.count == 0
+    assert judged(base, update, epsilon=1 / math.sqrt(20) - 1e-9).report.count == 0
 
 
 # The report of a module and of a subject
 
 
 def analysed(delta, base=None, **settings):
-    spectrum = base_spectrum(matrix((40, 30)) if base is None else base)
-    return analyse_module(
+    spectrum = BaseMatrix(matrix((40, 30)) if base is None else base)
+    found = analyse_module(
         "m", spectrum, delta, **{"method": "lora", "adapter_rank": 3, "stored_dtype": "F32", **settings}
     )
+    return found.report, found.judgement
 
 
 def test_a_factored_change_is_measured():
@@ -221,10 +231,11 @@ def test_a_stored_matrix_has_a_floor_and_ranks_above_it():
     weight = matrix((40, 30)).float()
     low_rank = FactoredDelta(gaussian(40, 2), gaussian(2, 30, seed=1), 1.0).dense().float()
     adapted = (weight + low_rank).bfloat16().float()
-    report, _ = analysed(DenseDelta(adapted - weight), weight, adapter_rank=None, stored_dtype="BF16", method="full")
+    stored = DenseDelta(adapted - weight)
+    report, _ = analysed(stored, weight, tuned=adapted, adapter_rank=None, stored_dtype="BF16", method="full")
     assert report.rounding_floor == pytest.approx(rounding_floor(adapted, "BF16"), rel=0.01)
     assert report.numerical_rank == 2
-    precise, _ = analysed(DenseDelta(adapted - weight), weight, adapter_rank=None, stored_dtype="F32", method="full")
+    precise, _ = analysed(stored, weight, tuned=adapted, adapter_rank=None, stored_dtype="F32", method="full")
     assert precise.numerical_rank == 30
 
 

@@ -14,7 +14,9 @@ from lorascope.weights.spectra import (
     numerical_rank,
     rank_for_energy,
     rounding_floor,
+    spectral_change,
     stable_rank,
+    unchanged_fraction,
 )
 
 SPECTRA = st.lists(st.floats(min_value=1e-3, max_value=1e3), min_size=1, max_size=20).map(
@@ -171,3 +173,22 @@ def test_half_precision_factors_show_no_false_rank():
     torch.testing.assert_close(exact, torch.linalg.svdvals(2.0 * (up.double() @ down.double()))[:4])
     rounded = DenseDelta((up @ down).float()).singular_values()
     assert numerical_rank(rounded, (64, 48), floor=None, dtype=torch.float32) == 48
+
+
+# The largest step, and entries that did not move
+
+
+def test_spectral_change_is_the_ratio_of_the_largest_singular_values():
+    assert spectral_change(torch.tensor([3.0, 1.0]), torch.tensor([6.0, 5.0])) == pytest.approx(0.5)
+    assert spectral_change(torch.zeros(2), torch.tensor([6.0])) == 0.0
+    assert spectral_change(torch.zeros(0), torch.tensor([6.0])) == 0.0
+    assert spectral_change(torch.tensor([3.0]), torch.zeros(2)) is None
+    assert spectral_change(torch.tensor([3.0]), torch.zeros(0)) is None
+
+
+def test_the_share_of_unchanged_entries_is_counted_in_the_stored_type():
+    base = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    assert unchanged_fraction(base, torch.tensor([[1.0, 2.5], [3.0, -0.0]]), "F32") == 0.75
+    assert unchanged_fraction(base + 1e-4, base, "BF16") == 0.75
+    assert unchanged_fraction(base + 1e-4, base, "F32") == 0.0
+    assert unchanged_fraction(torch.zeros(0, 3), torch.zeros(0, 3), "F32") is None

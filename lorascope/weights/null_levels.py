@@ -1,0 +1,66 @@
+"""Null levels: changes as large as ΔW that carry nothing learnt, to hold a measure of ΔW against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
+from lorascope.weights.spectra import numerical_rank
+
+_EXACT_PART = 4
+
+
+def random_update(delta: WeightDelta, *, seed: int, values: Tensor | None = None) -> WeightDelta:
+    """A random update of the same norm, rank and singular values as ΔW, along Haar-random directions.
+
+    Says what the size and rank of a change alone would do. Factors give factors. A whole matrix of numerical rank (in
+    float32) up to a quarter of its smaller side gives factors too; of a higher rank that quarter of leading singular
+    values is kept exactly, and the rest of ‖ΔW‖²_F is spread as Gaussian noise over the directions that are left, so
+    the tail is flatter than ΔW's own. ``values`` are ΔW's singular values, largest first, where they are known
+    already. Equal seeds give equal updates; the type and device are ΔW's.
+    """
+    known = (delta.singular_values() if values is None else values).double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(delta, FactoredDelta):
+        return _random_factors(known, delta.shape, delta.up, generator)
+    rank = numerical_rank(known, delta.shape, floor=None, dtype=torch.float32)
+    exact = max(1, min(delta.shape) // _EXACT_PART)
+    if rank <= exact:
+        return _random_factors(known[:rank], delta.shape, delta.matrix, generator)
+    return _random_matrix(known, exact, delta.matrix, generator)
+
+
+def _random_factors(values: Tensor, shape: tuple[int, int], like: Tensor, generator: torch.Generator) -> FactoredDelta:
+    rows, columns = shape
+    left, right = _haar(rows, len(values), generator), _haar(columns, len(values), generator)
+    return FactoredDelta((left * values).to(like), right.T.to(like).contiguous(), 1.0)
+
+
+def _random_matrix(values: Tensor, exact: int, like: Tensor, generator: torch.Generator) -> DenseDelta:
+    rows, columns = like.shape
+    left, right = _haar(rows, exact, generator), _haar(columns, exact, generator)
+    noise = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    noise -= left @ (left.T @ noise)
+    noise -= (noise @ right) @ right.T
+    noise *= values[exact:].norm() / noise.norm()
+    return DenseDelta(((left * values[:exact]) @ right.T + noise).to(like))
+
+
+def _haar(dimensions: int, count: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns, uniformly distributed: QR of a Gaussian matrix with R's diagonal made positive."""
+    basis = torch.linalg.qr(torch.randn(dimensions, count, generator=generator, dtype=torch.float64))
+    turned: Tensor = basis.Q * torch.where(basis.R.diagonal() < 0, -1.0, 1.0)
+    return turned
+
+
+def shrink_update(base_weight: Tensor, norm: float) -> DenseDelta | None:
+    """ΔW = -c·W0 with ‖ΔW‖_F = ``norm``: the base shrunk uniformly, a change of equal norm without new directions.
+
+    It has no intruders by construction. None where ``norm`` reaches ‖W0‖_F: nothing of the base would be left. Raises
+    ``ValueError`` for a negative norm.
+    """
+    if not norm >= 0.0:
+        raise ValueError(f"a norm cannot be {norm}")
+    whole = float(base_weight.double().norm())
+    return None if norm >= whole else DenseDelta(base_weight * (-norm / whole))
