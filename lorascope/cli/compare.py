@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import rich_click as click
 
-from lorascope.cli.options import common, opening, running, watcher, writing
+from lorascope.cli.options import all_checkpoints, common, judging, opening, running, watcher, weight_options, writing
 
 _PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
 
@@ -33,17 +33,10 @@ _PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh
 )
 @click.option("--reference", help="Another subject to compare the rest with, beside the base.")
 @click.option("--gates", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Policy to hold it to.")
-@click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Singular vectors judged a matrix.")
-@click.option(
-    "--epsilon",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Largest cosine of an intruder dimension.",
-)
 @click.option("--no-weights", is_flag=True, help="Leave the weight analysis out.")
 @click.option("--no-samples", is_flag=True, help="Keep prompts and answers out of every output.")
 @running
+@judging
 @opening
 @writing
 @common
@@ -75,7 +68,8 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     )
     settings = CompareOptions(
         base=base,
-        adapted=adapted,
+        adapted=all_checkpoints(adapted, options.pop("checkpoints")),
+        analysis=weight_options(options),
         questions=questions,
         weights=not options.pop("no_weights"),
         keep_samples=not options.pop("no_samples"),

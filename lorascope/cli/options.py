@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 from rich.console import Console
 
 from lorascope.cli.progress import TerminalWatch
 from lorascope.workflows.watch import Silent, Watch
+
+if TYPE_CHECKING:
+    from lorascope.workflows.weights import WeightOptions
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -69,6 +72,79 @@ def opening(command: _Command) -> _Command:
     return click.option(
         "--allow-pickle", is_flag=True, help="Read .bin weights, as plain tensors only. Default: refuse them."
     )(command)
+
+
+def judging(command: _Command) -> _Command:
+    """``--k --epsilon --side --exact …``: how ΔW is looked at. :func:`weight_options` takes them out again."""
+    for option in reversed(
+        (
+            click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Vectors judged a matrix."),
+            click.option(
+                "--epsilon",
+                type=click.FloatRange(0, 1, min_open=True),
+                multiple=True,
+                default=(0.5,),
+                show_default=True,
+                help="Largest cosine of an intruder dimension. Repeat it to decide several; the first is reported.",
+            ),
+            click.option(
+                "--side",
+                type=click.Choice(["left", "both"]),
+                default="both",
+                show_default=True,
+                help="Judge output directions (the definition) alone, or input directions too.",
+            ),
+            click.option("--exact", is_flag=True, help="Decompose every matrix instead of certifying."),
+            click.option(
+                "--no-fallback", is_flag=True, help="Leave undecided vectors undecided: no exact decomposition."
+            ),
+            click.option("--no-null", is_flag=True, help="Leave out the random updates of equal norm and rank."),
+            click.option("--full-spectrum", is_flag=True, help="All singular values of ΔW above 2048 dimensions too."),
+            click.option(
+                "--svd-dtype",
+                type=click.Choice(["float32", "float64"]),
+                default="float32",
+                show_default=True,
+                help="Precision of decompositions.",
+            ),
+            click.option(
+                "--cache-dir",
+                type=click.Path(path_type=Path, file_okay=False),
+                envvar="LORASCOPE_CACHE_DIR",
+                show_envvar=True,
+                help="Keep what is found out of base matrices here, for the next adapter on this base.",
+            ),
+            click.option("--checkpoints", is_flag=True, help="Each ADAPTED is a run folder: take all its checkpoints."),
+            click.option("--sequence", is_flag=True, help="The ADAPTED are stages of one sequence of tasks, in order."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def weight_options(options: dict[str, Any]) -> WeightOptions:
+    """Take what :func:`judging` added out of ``options``."""
+    from lorascope.workflows.weights import WeightOptions
+
+    return WeightOptions(
+        k=options.pop("k"),
+        epsilons=tuple(dict.fromkeys(options.pop("epsilon"))),
+        sides=("left", "right") if options.pop("side") == "both" else ("left",),
+        exact=options.pop("exact"),
+        fallback=not options.pop("no_fallback"),
+        null=not options.pop("no_null"),
+        full_spectrum=options.pop("full_spectrum"),
+        dtype=options.pop("svd_dtype"),
+        cache_dir=options.pop("cache_dir"),
+        sequence=options.pop("sequence"),
+    )
+
+
+def all_checkpoints(adapted: tuple[str, ...], wanted: bool) -> tuple[str, ...]:
+    """The checkpoints of each run where they are wanted, else what was given."""
+    from lorascope.workflows.run_steps import checkpoints_of
+
+    return tuple(found for run in adapted for found in checkpoints_of(run)) if wanted else adapted
 
 
 def watcher(quiet: bool) -> Watch:

@@ -7,28 +7,26 @@ from typing import Any
 
 import rich_click as click
 
-from lorascope.cli.options import common, opening, watcher, writing
+from lorascope.cli.options import all_checkpoints, common, judging, opening, watcher, weight_options, writing
 
 
 @click.command()
 @click.argument("base")
 @click.argument("adapted", nargs=-1, required=True)
-@click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Singular vectors judged a matrix.")
-@click.option(
-    "--epsilon",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
-    show_default=True,
-    help="Largest cosine of an intruder dimension.",
-)
+@click.option("--device", default="auto", show_default=True, help="Where to decompose: auto, cpu, cuda, cuda:1 …")
+@judging
 @opening
 @writing
 @common
 def weights(base: str, adapted: tuple[str, ...], seed: int, **options: Any) -> int:
     """Analyse ΔW alone: size, rank, spectra and intruder dimensions of every linear module. No model is run.
 
+    Intruder dimensions are certified from a few matrix products; only vectors that stay undecided cost a decomposition.
+
     \b
     lorascope weights models/base runs/lora runs/full
+    lorascope weights models/base runs/lora --checkpoints --cache-dir ~/.cache/lorascope
+    lorascope weights models/base stage1 stage2 stage3 --sequence --epsilon 0.5 --epsilon 0.3
     """
     from lorascope.cli.show import show_result
     from lorascope.workflows.compare import CompareOptions, compare
@@ -38,7 +36,8 @@ def weights(base: str, adapted: tuple[str, ...], seed: int, **options: Any) -> i
     options.pop("debug")
     settings = CompareOptions(
         base=base,
-        adapted=adapted,
+        adapted=all_checkpoints(adapted, options.pop("checkpoints")),
+        analysis=weight_options(options),
         questions=Questions(seed=seed),
         behaviour=False,
         command=("lorascope", *sys.argv[1:]),

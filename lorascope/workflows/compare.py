@@ -34,15 +34,21 @@ from lorascope.workflows.scoring import primary_metric, score
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import NOTHING, Questions, load_probes, load_tasks
 from lorascope.workflows.watch import Silent, Watch
-from lorascope.workflows.weights import WeightOutcome, analyse_weights, weight_measurements, write_weights
+from lorascope.workflows.weights import (
+    WeightOptions,
+    WeightOutcome,
+    analyse_weights,
+    weight_measurements,
+    write_weights,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions:
     """Everything that decides a comparison. Checkpoints are folders or names on the hub.
 
-    ``weights`` and ``behaviour`` switch whole parts off; ``k`` and ``epsilon`` are those of the intruder dimensions;
-    ``gates`` is a policy to hold the result to.
+    ``weights`` and ``behaviour`` switch whole parts off; ``analysis`` is how weights are looked at; ``gates`` is a
+    policy to hold the result to.
     """
 
     base: str
@@ -53,8 +59,7 @@ class CompareOptions:
     device: str = "auto"
     dtype: str = "auto"
     batch_size: int | None = None
-    k: int = 10
-    epsilon: float = 0.5
+    analysis: WeightOptions = field(default_factory=WeightOptions)
     weights: bool = True
     behaviour: bool = True
     keep_samples: bool = True
@@ -142,8 +147,11 @@ def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[Loaded
         "reference": options.reference,
         "dtype": options.dtype,
         "seed": options.questions.seed,
-        "k": options.k,
-        "epsilon": options.epsilon,
+        "analysis": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(options.analysis).items()
+            if name != "cache_dir"
+        },
         "weights": options.weights,
         "behaviour": options.behaviour,
         "samples": options.keep_samples,
@@ -169,13 +177,17 @@ def _look_at_weights(run: _Run) -> None:
     pairs = [(subject.checkpoint, subject.changes) for subject in run.opened.subjects]
     with run.watch.stage("Weights, module by module") as report:
         run.weights = analyse_weights(
-            run.opened.base.name, pairs, k=run.options.k, epsilon=run.options.epsilon, on_progress=report
+            run.opened.base.name,
+            pairs,
+            run.options.analysis,
+            device=str(resolve_device(run.options.device)),
+            seed=run.options.questions.seed,
+            journal=run.folder.modules,
+            on_progress=report,
         )
     run.folder.write_with(WEIGHTS, lambda part: write_weights(run.weights.rows, part))
     run.missing += run.weights.missing
-    run.parts["weights"] = list(
-        weight_measurements(run.opened.base.name, run.weights.reports, run.options.k, run.options.epsilon)
-    )
+    run.parts["weights"] = list(weight_measurements(run.opened.base.name, run.weights.reports, run.options.analysis))
     run.timings["weights"] = time.perf_counter() - started
 
 

@@ -15,8 +15,8 @@ from lorascope.errors import OutputError
 from lorascope.schema.items import content_id
 
 RESULT, REPORT, SAMPLES, WEIGHTS = "result.json", "report.html", "samples.parquet", "weights.parquet"
-_CLAIM, _ANSWERS = "run.json", "answers.sqlite"
-_OURS = (RESULT, REPORT, SAMPLES, WEIGHTS, _CLAIM, _ANSWERS, f"{_ANSWERS}-wal", f"{_ANSWERS}-shm")
+_CLAIM, _ANSWERS, _MODULES = "run.json", "answers.sqlite", "modules.jsonl"
+_OURS = (RESULT, REPORT, SAMPLES, WEIGHTS, _CLAIM, _MODULES, _ANSWERS, f"{_ANSWERS}-wal", f"{_ANSWERS}-shm")
 
 
 class OutputFolder:
@@ -49,6 +49,11 @@ class OutputFolder:
     def answers(self) -> Path:
         """Where the answers of finished items are kept."""
         return self.path / _ANSWERS
+
+    @property
+    def modules(self) -> Path:
+        """Where the weight analysis of finished modules is kept until all are finished."""
+        return self.path / _MODULES
 
     def forget_answers(self) -> None:
         """Remove the kept answers, for results that must hold no text."""

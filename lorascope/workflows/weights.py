@@ -1,38 +1,66 @@
-"""ΔW of every subject, module by module: one base decomposition serves all subjects, one module is in memory."""
+"""ΔW of every subject, module by module: one base matrix serves all subjects, and one module is in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lorascope.checkpoints.changes import AdapterChanges, Changes, ModuleChange
+from pydantic import ValidationError
+
+from lorascope.checkpoints.changes import AdapterChanges, Changes
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import (
-    Estimate,
-    IntruderReport,
-    Measurement,
-    Missing,
-    ModuleWeights,
-    Series,
-    WeightReport,
-)
-from lorascope.schema.names import position
-from lorascope.weights.analysis import analyse_module, summarise
-from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
-from lorascope.weights.intruders import BaseSpectrum, Judgement, base_spectrum
-from lorascope.weights.spectra import frobenius_norm
+from lorascope.schema.comparison import Estimate, Measurement, Missing, Series, WeightReport
+from lorascope.weights.analysis import AnalysisOptions, summarise
+from lorascope.weights.bases import Side
+from lorascope.weights.intruders import Question
+from lorascope.workflows.base_cache import BaseCache
+from lorascope.workflows.output import write_whole
+from lorascope.workflows.run_steps import RunStep, run_step
+from lorascope.workflows.weight_modules import Arithmetic, ModuleOutcome, User, ahead, analyse_users, loads
+from lorascope.workflows.weight_series import weight_series
 
 Progress = Callable[[int, int], None]
-_SHOWN = 32
 _AGAINST_BASE = "measured against the base: the base itself has no value"
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """What to measure of ΔW and how.
+
+    ``epsilons``: the first is the report's, every one is decided; ``exact`` decomposes everything (the reference);
+    ``fallback`` False leaves undecided vectors undecided; ``null`` judges random updates too; ``full_spectrum``
+    decomposes large dense ΔW whole; ``cache_dir`` keeps what is found out of base matrices; ``sequence`` takes the
+    subjects, in the order given, as stages of one sequence of tasks.
+    """
+
+    k: int = 10
+    epsilons: tuple[float, ...] = (0.5,)
+    sides: tuple[Side, ...] = ("left", "right")
+    exact: bool = False
+    fallback: bool = True
+    null: bool = True
+    full_spectrum: bool = False
+    dtype: Literal["float32", "float64"] = "float32"
+    cache_dir: Path | None = None
+    sequence: bool = False
+
+    def analysis(self, seed: int) -> AnalysisOptions:
+        """The same for one module."""
+        # Exact values, but the base is decomposed once: only its leading vectors are needed of an adapted matrix.
+        engine: Literal["svd", "base_svd"] | None = None
+        if self.exact:
+            engine = "svd" if self.cache_dir is None else "base_svd"
+        question = Question(self.k, self.epsilons, self.sides, engine, self.fallback)
+        return AnalysisOptions(question, self.null, self.full_spectrum, seed)
 
 
 @dataclass
 class WeightOutcome:
-    """Reports by subject, rows of ``weights.parquet``, the base's leading spectra, and what could not be analysed."""
+    """Reports by subject, rows of ``weights.parquet``, curves, and what could not be analysed."""
 
     reports: dict[str, WeightReport] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -41,35 +69,35 @@ class WeightOutcome:
 
 
 def analyse_weights(
-    base: str, subjects: Sequence[tuple[OpenCheckpoint, Changes]], *, k: int, epsilon: float, on_progress: Progress
+    base: str,
+    subjects: Sequence[tuple[OpenCheckpoint, Changes]],
+    options: WeightOptions,
+    *,
+    on_progress: Progress,
+    device: str = "cpu",
+    seed: int = 0,
+    journal: Path | None = None,
 ) -> WeightOutcome:
     """Measure every linear module that any subject changes.
 
-    Modules are named by the base's file keys, so that subjects trained under different head classes line up.
+    Modules are named by the base's file keys, so that subjects trained under different head classes line up. Each
+    finished module is written to ``journal``; what stands there already is not computed again.
     """
-    outcome = WeightOutcome()
-    norms: dict[str, list[float]] = {subject.name: [] for subject, _ in subjects}
-    reports: dict[str, list[ModuleWeights]] = {subject.name: [] for subject, _ in subjects}
-    plan = _plan(subjects)
-    for done, (key, users) in enumerate(plan.items(), 1):
-        name = key.removesuffix(".weight")
-        spectrum: BaseSpectrum | None = None
-        for subject, changes, module in users:
-            if spectrum is None:
-                spectrum = base_spectrum(changes.base.weight(module))
-            report, judgement = _one_module(name, spectrum, changes.change(module), k, epsilon)
-            reports[subject.name].append(report)
-            norms[subject.name].append(frobenius_norm(spectrum.values))
-            if judgement is not None:
-                outcome.rows += _rows(subject.name, name, spectrum, judgement)
-        if spectrum is not None:
-            outcome.series.append(_base_series(base, name, spectrum))
-        on_progress(done, len(plan))
-    for subject, changes in subjects:
-        outcome.missing += _missing(subject, changes, bool(reports[subject.name]))
-        notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread]
-        outcome.reports[subject.name] = summarise(reports[subject.name], norms[subject.name], notes)
-    return outcome
+    import torch
+
+    arithmetic = Arithmetic(torch.device(device), options.dtype, BaseCache(options.cache_dir))
+    steps = _steps(subjects)
+    stages = {subject.name: "sequence" for subject, _ in subjects} if options.sequence else {}
+    plan = _plan(subjects, {name: str(step.run) for name, step in steps.items()} | stages)
+    done = _journalled(journal)
+    pending = {name: users for name, users in plan.items() if name not in done}
+    stream = ahead(chain.from_iterable(loads(users) for users in pending.values()))
+    for name, users in pending.items():
+        on_progress(len(done), len(plan))
+        done[name] = analyse_users(name, users, stream, options.analysis(seed), arithmetic)
+        _write_down(done[name], journal)
+    on_progress(len(plan), len(plan))
+    return _gathered(base, subjects, [done[name] for name in plan], steps, options)
 
 
 def write_weights(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -87,9 +115,9 @@ def write_weights(rows: Sequence[dict[str, Any]], path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
 
 
-def weight_measurements(base: str, reports: dict[str, WeightReport], k: int, epsilon: float) -> list[Measurement]:
+def weight_measurements(base: str, reports: dict[str, WeightReport], options: WeightOptions) -> list[Measurement]:
     """The totals as measurements. The base is what they are measured against, so it has no value of its own."""
-    judged = f"exact SVD float32|k:{k}|eps:{epsilon:g}|left"
+    judged = f"{options.dtype}|k:{options.k}|eps:{options.epsilons[0]:g}|left"
     table = [
         ("intruder_count", "count", "0-inf", judged),
         ("intruder_energy", "fraction", "0-1", judged),
@@ -113,67 +141,80 @@ def weight_measurements(base: str, reports: dict[str, WeightReport], k: int, eps
                     direction=find_spec(metric).direction,
                     adapted=None if value is None else Estimate(value=value, n=modules, method="none"),
                     signature=signature,
-                    missing_reason="no linear module with ΔW ≠ 0" if value is None else _AGAINST_BASE,
+                    missing_reason=_no_value(report, metric) if value is None else _AGAINST_BASE,
                 )
             )
     return found
 
 
-def _base_series(base: str, module: str, spectrum: BaseSpectrum) -> Series:
-    values = [float(value) for value in spectrum.values[:_SHOWN]]
-    ranks = [float(rank) for rank in range(1, len(values) + 1)]
-    return Series(subject=base, name=f"spectrum:{module}", x_name="index", x=ranks, y=list(values))
+def _no_value(report: WeightReport, metric: str) -> str:
+    if metric == "effective_rank" and report.totals["changed_modules"]:
+        return "ΔW's whole spectrum was not computed (--full-spectrum)"
+    return "no linear module with ΔW ≠ 0"
 
 
-def _plan(
-    subjects: Sequence[tuple[OpenCheckpoint, Changes]],
-) -> dict[str, list[tuple[OpenCheckpoint, Changes, str]]]:
-    """Base file key → the subjects that change it, with their name of the module, in the base's order."""
-    plan: dict[str, list[tuple[OpenCheckpoint, Changes, str]]] = {}
+def _steps(subjects: Sequence[tuple[OpenCheckpoint, Changes]]) -> dict[str, RunStep]:
+    """Subjects that are checkpoints of one run, where at least two of that run are given."""
+    found = {subject.name: run_step(subject.path) for subject, _ in subjects}
+    known = {name: step for name, step in found.items() if step is not None}
+    runs = [step.run for step in known.values()]
+    return {name: step for name, step in known.items() if runs.count(step.run) > 1}
+
+
+def _plan(subjects: Sequence[tuple[OpenCheckpoint, Changes]], runs: Mapping[str, str]) -> dict[str, list[User]]:
+    """Module → the subjects that change it, in the base's order."""
+    plan: dict[str, list[User]] = {}
     for subject, changes in subjects:
         for module in changes.modules():
-            plan.setdefault(changes.base.keys[module], []).append((subject, changes, module))
+            user = User(subject.name, changes, module, runs.get(subject.name))
+            plan.setdefault(changes.base.label(module), []).append(user)
     return plan
 
 
-def _one_module(
-    name: str, base: BaseSpectrum, change: ModuleChange, k: int, epsilon: float
-) -> tuple[ModuleWeights, Judgement | None]:
-    delta: WeightDelta
-    if change.factors is not None:
-        delta = FactoredDelta(change.factors.up, change.factors.down, change.factors.scaling)
-    else:
-        assert change.adapted is not None
-        delta = DenseDelta(change.adapted - base.weight)
-    return analyse_module(
-        name,
-        base,
-        delta,
-        method=change.method,
-        adapter_rank=change.rank,
-        stored_dtype=change.stored_dtype,
-        k=k,
-        epsilon=epsilon,
-    )
+def _journalled(journal: Path | None) -> dict[str, ModuleOutcome]:
+    """Modules that an interrupted run has finished; a last line that was cut off is none."""
+    if journal is None or not journal.is_file():
+        return {}
+    found = {}
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        try:
+            outcome = ModuleOutcome.model_validate_json(line)
+        except ValidationError:
+            write_whole(journal, lambda part, whole=lines[:number]: part.write_text("".join(whole), encoding="utf-8"))
+            break
+        found[outcome.module] = outcome
+    return found
 
 
-def _rows(subject: str, module: str, base: BaseSpectrum, judgement: Judgement) -> list[dict[str, Any]]:
-    _, layer, kind = position(module)
-    rows = []
-    sides: list[IntruderReport] = [judgement.report]
-    if judgement.report.right is not None:
-        sides.append(judgement.report.right)
-    for side in sides:
-        for vector in side.vectors:
-            known = vector.index < len(base.values)
-            rows.append(
-                {"subject": subject, "module": module, "layer": layer, "kind": kind, "side": side.side}
-                | {"index": vector.index}
-                | {"singular_value_base": float(base.values[vector.index]) if known else None}
-                | {"singular_value_adapted": vector.singular_value}
-                | vector.model_dump(include={"low", "high", "leading_share", "verdict"})
-            )
-    return rows
+def _write_down(outcome: ModuleOutcome, journal: Path | None) -> None:
+    if journal is not None:
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(outcome.model_dump_json() + "\n")
+
+
+def _gathered(
+    base: str,
+    subjects: Sequence[tuple[OpenCheckpoint, Changes]],
+    outcomes: Sequence[ModuleOutcome],
+    steps: Mapping[str, RunStep],
+    options: WeightOptions,
+) -> WeightOutcome:
+    found = WeightOutcome(rows=[row for outcome in outcomes for row in outcome.rows])
+    for subject, changes in subjects:
+        own = [outcome for outcome in outcomes if subject.name in outcome.reports]
+        found.missing += _missing(subject, changes, bool(own))
+        notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread]
+        modules = [outcome.reports[subject.name] for outcome in own]
+        found.reports[subject.name] = summarise(modules, [outcome.base_norm for outcome in own], notes)
+    folders = {step.run for step in steps.values()}
+    runs: dict[str, dict[str, int]] = {}
+    for name, step in steps.items():
+        alone = sum(folder.name == step.run.name for folder in folders) == 1
+        runs.setdefault(step.run.name if alone else str(step.run), {})[name] = step.step
+    sequence = [subject.name for subject, _ in subjects] if options.sequence else []
+    found.series = weight_series(base, found.reports, outcomes, runs, sequence)
+    return found
 
 
 def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[Missing]:
@@ -183,14 +224,8 @@ def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[
         found.append(Missing(area="weights", subject=subject.name, reason=reason))
     if changes.base.skeleton.unread:
         count = len(changes.base.skeleton.unread)
-        found.append(
-            Missing(
-                area="weights",
-                subject=subject.name,
-                reason=f"{count} three-dimensional expert weights are not analysed (first: "
-                f"{changes.base.skeleton.unread[0]})",
-            )
-        )
+        reason = f"{count} stacks of matrices are not analysed (first: {changes.base.skeleton.unread[0]})"
+        found.append(Missing(area="weights", subject=subject.name, reason=reason))
     return found
 
 

@@ -1,0 +1,172 @@
+"""One linear module: its base matrix once, every subject that changes it, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from lorascope.checkpoints.changes import Changes, ModuleChange
+from lorascope.schema.comparison import ModuleWeights
+from lorascope.schema.names import position
+from lorascope.weights.analysis import AnalysisOptions, ModuleAnalysis, analyse_module
+from lorascope.weights.bases import BaseMatrix
+from lorascope.weights.deltas import DenseDelta, FactoredDelta
+from lorascope.weights.intruders import Judgement, Question
+from lorascope.weights.subspaces import similarity_curve
+from lorascope.workflows.base_cache import BaseCache
+
+_T = TypeVar("_T")
+_SHOWN = 32
+
+
+@dataclass(frozen=True)
+class User:
+    """A subject that changes the module: its own name of it, and its place in a training run where it has one."""
+
+    subject: str
+    changes: Changes
+    module: str
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where and in what precision matrices are decomposed, and what is kept of bases."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: Literal["float32", "float64"] = "float32"
+    cache: BaseCache = field(default_factory=lambda: BaseCache(None))
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, in the precision."""
+        return tensor.to(self.device, getattr(torch, self.dtype))
+
+
+class ModuleOutcome(BaseModel):
+    """What one module gave, for all subjects. It is written down as soon as it is found, so that a killed run resumes.
+
+    ``rows`` are those of ``weights.parquet``; ``null_highs`` the random updates' largest cosines from above;
+    ``similarity`` φ(i, i) by pair of subjects; ``births`` the intruders that the run's previous checkpoint had not.
+    """
+
+    module: str
+    base_norm: float
+    base_values: list[float]
+    reports: dict[str, ModuleWeights] = {}
+    rows: list[dict[str, Any]] = []
+    null_highs: dict[str, list[float]] = {}
+    similarity: list[tuple[str, str, list[float]]] = []
+    births: dict[str, int] = {}
+
+
+def analyse_users(
+    name: str, users: Sequence[User], loaded: Iterator[Any], options: AnalysisOptions, arithmetic: Arithmetic
+) -> ModuleOutcome:
+    """Measure every subject's change of one module; ``loaded`` delivers the base weight, then the users' changes."""
+    base = arithmetic.cache.recall(arithmetic.put(next(loaded)))
+    outcome = ModuleOutcome(module=name, base_norm=base.norm, base_values=[])
+    directions: dict[str, Tensor] = {}
+    known: dict[str, Tensor] = {}
+    judged = len(users) * (2 if options.null else 1)
+    for user in users:
+        found = _analyse(name, base, next(loaded), options, arithmetic, judged)
+        outcome.reports[user.subject] = found.report
+        directions[user.subject] = found.directions
+        if found.null is not None:
+            outcome.null_highs[user.subject] = [vector.high for vector in found.null.report.vectors]
+        if found.judgement is not None:
+            outcome.rows += _rows(user.subject, name, base, found.judgement)
+            if user.run is not None:
+                born, known[user.run] = _births(found.judgement, known.get(user.run), options.question)
+                outcome.births[user.subject] = born
+    outcome.base_values = base.leading.values[:_SHOWN].tolist()
+    outcome.similarity = [
+        (first, second, similarity_curve(directions[first], directions[second]))
+        for first, second in combinations(directions, 2)
+        if directions[first].shape[1] and directions[second].shape[1]
+    ]
+    arithmetic.cache.keep(base, exact=options.question.engine in ("svd", "base_svd"))
+    return outcome
+
+
+def loads(users: Sequence[User]) -> Iterator[Callable[[], Any]]:
+    """What has to be read for one module, in the order in which :func:`analyse_users` asks for it."""
+    first = users[0]
+    yield lambda: first.changes.base.weight(first.module)
+    for user in users:
+        yield lambda user=user: user.changes.change(user.module)
+
+
+def ahead(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
+    """Results of ``calls`` in order, the next one always under way: reading overlaps with computing.
+
+    One thread, one result in waiting: never more than two matrices beyond the ones in use.
+    """
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        pending = None
+        for call in calls:
+            following = reader.submit(call)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def _analyse(
+    name: str,
+    base: BaseMatrix,
+    change: ModuleChange,
+    options: AnalysisOptions,
+    arithmetic: Arithmetic,
+    judged: int,
+) -> ModuleAnalysis:
+    tuned = None if change.adapted is None else arithmetic.put(change.adapted)
+    if change.factors is not None:
+        up, down = arithmetic.put(change.factors.up), arithmetic.put(change.factors.down)
+        delta: FactoredDelta | DenseDelta = FactoredDelta(up, down, change.factors.scaling)
+    else:
+        assert tuned is not None
+        delta = DenseDelta(tuned - base.weight)
+    return analyse_module(
+        name,
+        base,
+        delta,
+        method=change.method,
+        adapter_rank=change.rank,
+        stored_dtype=change.stored_dtype,
+        tuned=tuned,
+        options=options,
+        subjects=judged,
+    )
+
+
+def _births(judgement: Judgement, before: Tensor | None, question: Question) -> tuple[int, Tensor]:
+    """Intruders that no intruder of the previous checkpoint points along (|cos| < ε), and all of them for the next."""
+    chosen = [vector.index for vector in judgement.report.vectors if vector.verdict == "intruder"]
+    found = judgement.triplets.left[:, chosen]
+    if before is None or before.shape[1] == 0 or not chosen:
+        return len(chosen), found
+    along = (before.T @ found).abs().max(dim=0).values
+    return int((along < question.epsilons[0]).sum()), found
+
+
+def _rows(subject: str, module: str, base: BaseMatrix, judgement: Judgement) -> list[dict[str, Any]]:
+    _, layer, kind = position(module)
+    values = (base.exact if base.is_decomposed else base.leading).values[: judgement.report.k].tolist()
+    sides = [judgement.report, *([judgement.report.right] if judgement.report.right is not None else [])]
+    return [
+        {"subject": subject, "module": module, "layer": layer, "kind": kind, "side": side.side, "index": vector.index}
+        | {"singular_value_base": values[vector.index] if vector.index < len(values) else None}
+        | {"singular_value_adapted": vector.singular_value}
+        | vector.model_dump(include={"low", "high", "leading_share", "verdict"})
+        for side in sides
+        for vector in side.vectors
+    ]
