@@ -196,17 +196,15 @@ def memory(hidden: int = 4096, inner: int = 11008, layers: int = 10) -> None:
     """``lorascope weights`` in a process of its own, its anonymous memory read every 20 ms."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = _write_checkpoint(folder, hidden, inner, layers)
+        size = write_checkpoint(folder, hidden, inner, layers)
         torch_alone = _peak([sys.executable, "-c", "import torch, transformers, peft, safetensors.torch"])[0]
-        command = [str(Path(sys.executable).with_name("lorascope")), "weights", str(folder / "base"), str(folder / "lora")]
         for case, more in (("left side, no null levels", ["--side", "left", "--no-null"]), ("defaults", [])):
-            out = ["--out", str(folder / case.replace(" ", "-")), "--device", "cpu", "--quiet"]
-            peak, took = _peak([*command, *more, *out])
+            peak, took = weights_command(folder, folder / case.replace(" ", "-"), more, device="cpu")
             note = f"peak {peak / 1e9:.2f} GB anonymous, {(peak - torch_alone) / 1e9:.2f} GB beyond the imports"
             print_row(f"{size / 1e9:.1f} GB bf16 checkpoint, {case}", took, "", None, note=note)
 
 
-def _write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int:
+def write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int:
     """A random Llama in bf16, sharded, and an r = 16 adapter on every linear layer; returns the base's bytes."""
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -225,6 +223,13 @@ def _write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int
             torch.nn.init.normal_(parameter, std=0.2)
     tuned.save_pretrained(folder / "lora")
     return sum(file.stat().st_size for file in (folder / "base").glob("*.safetensors"))
+
+
+def weights_command(folder: Path, out: Path, more: list[str], *, device: str) -> tuple[float, float]:
+    """Run ``lorascope weights`` on what :func:`write_checkpoint` wrote; peak anonymous memory in bytes, and seconds."""
+    program = str(Path(sys.executable).with_name("lorascope"))
+    given = [str(folder / "base"), str(folder / "lora"), *more, "--out", str(out), "--device", device, "--quiet"]
+    return _peak([program, "weights", *given])
 
 
 def _peak(command: list[str]) -> tuple[float, float]:

@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorascope.checkpoints.locate import ADAPTER_CONFIG
 from lorascope.checkpoints.tensors import TensorSource
 from lorascope.errors import CheckpointError, InvalidComparison
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFIX = "base_model.model."
 PROMPT_METHODS = frozenset(
@@ -76,20 +79,34 @@ class AdapterConfig:
 
     @property
     def is_plain_lora(self) -> bool:
-        """True where every ΔW is scaling · B·A and can be taken from the two factors."""
-        return (
-            self.peft_type == "LORA"
-            and self.raw.get("init_lora_weights", True) in (*_PLAIN_INITS, *_NAMED_PLAIN_INITS)
-            and not any(self.raw.get(key) for key in _VARIANTS)
-            and not self.raw.get("target_parameters")
-        )
+        """True where every ΔW is scaling · B·A of one linear layer and can be taken from the two factors."""
+        return self.is_factored and not self.raw.get("target_parameters")
+
+    @property
+    def is_factored(self) -> bool:
+        """True where every ΔW of a linear module is scaling · B·A, experts of ``target_parameters`` included."""
+        return self.peft_type == "LORA" and self._is_plain_start and not any(self.raw.get(key) for key in _VARIANTS)
+
+    @property
+    def _is_plain_start(self) -> bool:
+        return self.raw.get("init_lora_weights", True) in (*_PLAIN_INITS, *_NAMED_PLAIN_INITS)
+
+    @property
+    def replicates_layers(self) -> bool:
+        """True where the adapter belongs to a deeper model, made by repeating the base's layers."""
+        return bool(self.raw.get("layer_replication"))
 
     @property
     def rewrites_base(self) -> bool:
         """True where attaching the adapter subtracts something from the base's weights (PiSSA, OLoRA, LoftQ, KaSA)."""
-        return not self.is_plain_lora and (
+        return not self.is_factored and (
             self.raw.get("init_lora_weights", True) not in _PLAIN_INITS or bool(self.raw.get("kasa_config"))
         )
+
+    @property
+    def needs_wide_base(self) -> bool:
+        """True where PEFT keeps the adapter's values in the base's stored type, which would round them."""
+        return self.rewrites_base or self.peft_type == "LN_TUNING" or self.raw.get("bias", "none") != "none"
 
     def rank(self, module: str) -> int:
         """Rank that the configuration gives ``module``, ``rank_pattern`` included."""
@@ -105,14 +122,72 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
+class StackPart:
+    """One matrix of a parameter that LoRA adapts directly: the tensors hold the factors of all ``count`` of them.
+
+    ``turned`` is True where the product B·A is the transpose of what the parameter stores, ``stacked`` where it is
+    three-dimensional.
+    """
+
+    index: int
+    count: int
+    turned: bool
+    stacked: bool
+
+    def of(self, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        """This matrix's factors B (·, r) and A (r, ·): ranks lie inside experts in A, experts inside ranks in B."""
+        return (
+            up.reshape(len(up), -1, self.count)[:, :, self.index],
+            down.reshape(self.count, -1, down.shape[-1])[self.index],
+        )
+
+
+@dataclass(frozen=True)
 class FactorKeys:
-    """The two tensors of one LoRA module; ``rank`` and ``scaling`` are the configuration's."""
+    """The two tensors of one LoRA module; ``rank`` and ``scaling`` are the configuration's.
+
+    ``part`` is set for a parameter of ``target_parameters``: which matrix of the tensors is this module's.
+    """
 
     module: str
     down: str
     up: str
     rank: int
     scaling: float
+    part: StackPart | None = None
+
+    @property
+    def target(self) -> str:
+        """What the configuration's patterns are matched with: the module's name, or the parameter's."""
+        if self.part is None:
+            return self.module
+        return self.module.rpartition("[")[0] if self.part.stacked else f"{self.module}.weight"
+
+
+@dataclass(frozen=True)
+class ParameterTarget:
+    """A parameter that LoRA adapts directly (``target_parameters``), as PEFT wraps it under the name ``wrapper``."""
+
+    wrapper: str
+    parameter: str
+    count: int
+    rank: int
+    scaling: float
+    turned: bool
+    stacked: bool
+
+    def factors(self) -> list[FactorKeys]:
+        """Where the factors of each of its matrices are; a two-dimensional parameter is one matrix."""
+        down, up = (f"{PREFIX}{self.wrapper}.{factor}.weight" for factor in ("lora_A", "lora_B"))
+        return [
+            FactorKeys(name, down, up, self.rank, self.scaling, StackPart(index, self.count, self.turned, self.stacked))
+            for index, name in enumerate(self._names())
+        ]
+
+    def _names(self) -> list[str]:
+        if self.stacked:
+            return [f"{self.parameter}[{index}]" for index in range(self.count)]
+        return [self.parameter.removesuffix(".weight")]
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -134,8 +209,12 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     return AdapterConfig(raw, path)
 
 
-def lora_factors(config: AdapterConfig, tensors: TensorSource) -> list[FactorKeys]:
+def lora_factors(
+    config: AdapterConfig, tensors: TensorSource, targets: Mapping[str, ParameterTarget] | None = None
+) -> list[FactorKeys]:
     """Pair lora_A and lora_B of each linear module by name, and hold their shapes against the configured rank.
+
+    ``targets`` are parameters that are adapted directly, by the name of PEFT's wrapper.
 
     Raises :class:`InvalidComparison` for an unpaired factor or a rank that is not the configuration's. Embedding
     factors (``lora_embedding_A``) and convolutions are not linear modules and are left out.
@@ -147,16 +226,25 @@ def lora_factors(config: AdapterConfig, tensors: TensorSource) -> list[FactorKey
         up = down.replace(".lora_A.weight", ".lora_B.weight")
         if len(tensors.specs[down].shape) != 2:
             continue
-        rank = config.rank(module)
+        target = (targets or {}).get(module)
         found = (tensors.specs[down].shape[0], tensors.specs[up].shape[1])
-        if found != (rank, rank):
-            raise InvalidComparison(
-                f"the configuration gives rank {rank}, the tensors have {found[0]} (A) and {found[1]} (B)",
-                where=f"{config.path}, module {module}",
-                remedy="use the adapter_config.json that was saved with these tensors (r, rank_pattern)",
-            )
+        if target is not None:
+            _has_rank(config, target.parameter, found, target.rank * target.count)
+            pairs += target.factors()
+            continue
+        rank = config.rank(module)
+        _has_rank(config, module, found, rank)
         pairs.append(FactorKeys(module, down, up, rank, config.scaling(module)))
     return pairs
+
+
+def _has_rank(config: AdapterConfig, module: str, found: tuple[int, int], rank: int) -> None:
+    if found != (rank, rank):
+        raise InvalidComparison(
+            f"the configuration gives rank {rank}, the tensors have {found[0]} (A) and {found[1]} (B)",
+            where=f"{config.path}, module {module}",
+            remedy="use the adapter_config.json that was saved with these tensors (r, rank_pattern)",
+        )
 
 
 def _all_paired(tensors: TensorSource) -> None:

@@ -71,7 +71,7 @@ def _prove_adapter(
     subject: OpenCheckpoint, base: BaseModules, changes: AdapterChanges, findings: list[Finding], on_progress: Progress
 ) -> Proof:
     config = changes.config
-    if not config.is_prompt_method:
+    if not (config.is_prompt_method or config.replicates_layers):
         _all_owned(subject, changes)
     patterns = unused_patterns(config, changes.adapted_names)
     if patterns:
@@ -139,10 +139,10 @@ def _zero_tensors(subject: OpenCheckpoint, on_progress: Progress) -> set[str]:
 
 
 def _all_owned(subject: OpenCheckpoint, changes: AdapterChanges) -> None:
-    lost = [key for key in subject.tensors.specs if not is_shared(key) and not _owned(key, changes)]
+    lost = [key for key in changes.tensors.specs if not is_shared(key) and not _owned(key, changes)]
     if lost:
         raise InvalidComparison(
-            f"{len(lost)} of {len(subject.tensors.specs)} adapter tensors belong to no module of the base "
+            f"{len(lost)} of {len(changes.tensors.specs)} adapter tensors belong to no module of the base "
             f"({changes.skeleton.class_name}), the first is {lost[0]}",
             where=str(subject.path),
             remedy=right_base(subject),
@@ -158,12 +158,12 @@ def _owned(key: str, changes: AdapterChanges) -> bool:
 
 def _whole_tensors(changes: AdapterChanges) -> list[str]:
     """Adapter tensors that are whole parameters of the model, saved under their own names."""
-    return [key for key in changes.subject.tensors.specs if method_module(key, changes.config.peft_type) is None]
+    return [key for key in changes.tensors.specs if method_module(key, changes.config.peft_type) is None]
 
 
 def _adapter_head(changes: AdapterChanges) -> tuple[str, ...]:
     """Whole head tensors of the adapter that the base lacks, or has in another size (another set of labels)."""
-    base, specs = changes.base, changes.subject.tensors.specs
+    base, specs = changes.base, changes.tensors.specs
     heads = []
     for key in _whole_tensors(changes):
         twin = base.skeleton.key_of(plain_name(key), base.tensors)
@@ -187,8 +187,8 @@ def _held(changes: AdapterChanges) -> set[str]:
     base, own = changes.base, changes.skeleton
     sources: list[TensorSource] = [base.tensors, base.checkpoint.tensors]
     held = {name for source in sources for name in own.linear_keys(source)}
-    brought = {own.module_named(plain_name(key).rpartition(".")[0]) for key in _whole_tensors(changes)}
-    return held | {name for name in brought if name is not None}
+    brought = {name for key in _whole_tensors(changes) for name in own.spellings(plain_name(key))}
+    return held | {name for name, module in own.linear.items() if module.parameter in brought}
 
 
 def _untrained(subject: OpenCheckpoint, built: Skeleton, held: set[str], headless: bool) -> list[Finding]:
@@ -209,28 +209,39 @@ def _untrained(subject: OpenCheckpoint, built: Skeleton, held: set[str], headles
 
 def _without_effect(subject: OpenCheckpoint, changes: AdapterChanges, zero: set[str]) -> list[Finding]:
     """Refuse an adapter that changes nothing at all; report one whose ΔW is zero everywhere or in some modules."""
-    adapted = [name for name in changes.modules() if name not in changes.replaced]
-    if not adapted:
+    adapted = [name for name in changes.modules() if name in changes.factors or name not in changes.replaced]
+    dead = [name for name in adapted if _is_dead(changes, name, zero)]
+    if len(dead) < len(adapted):
+        return [doubts.dead_modules(subject, dead, len(adapted))] if dead else []
+    if changes.config.is_prompt_method or changes.config.replicates_layers or changes.has_no_merge:
         return []
-    if changes.is_merged:
-        dead = adapted if all(_unchanged(changes, name) for name in adapted) else []
-    else:
-        dead = [name for name in adapted if _zero_product(changes, name, zero)]
-    others = [key for key in _whole_tensors(changes) if key not in zero]
-    if len(dead) == len(adapted) and not others:
+    named = [change.name for change in changes.others()]
+    saved = {changes.base.parameter_label(parameter) for parameter in changes.saved}
+    if changes.is_merged and not saved.issuperset(named):
+        return []  # The method itself works on something else than the layers' matrices: biases, norms, embeddings.
+    others = named + [changes.base.label(name) for name in changes.replaced if not _unchanged(changes, name)]
+    others += [key for key in _adapter_head(changes) if key not in zero]
+    if not others:
+        where = f"in all {len(dead)} adapted modules (the first is {dead[0]})" if dead else "everywhere"
         raise InvalidComparison(
-            f"the adapter changes nothing: ‖ΔW‖ = 0 in all {len(dead)} adapted modules (the first is {dead[0]})",
+            f"the adapter changes nothing: ‖ΔW‖ = 0 {where}",
             where=str(subject.path),
             remedy="check that training ran and that the trained adapter was saved (strict=False loads an empty one)",
         )
-    if len(dead) == len(adapted):
-        return [doubts.dead_adapter(subject, dead[0], others)]
-    return [doubts.dead_modules(subject, dead, len(adapted))] if dead else []
+    return [doubts.dead_adapter(subject, dead[0], others)] if dead else []
 
 
-def _zero_product(changes: AdapterChanges, module: str, zero: set[str]) -> bool:
-    pair = changes.factors[module]
-    return pair.up in zero or pair.down in zero or pair.scaling == 0.0
+def _is_dead(changes: AdapterChanges, module: str, zero: set[str]) -> bool:
+    pair = changes.factors.get(module)
+    if pair is None:
+        return _unchanged(changes, module)
+    if pair.up in zero or pair.down in zero or pair.scaling == 0.0:
+        return True
+    if pair.part is None:
+        return False
+    # An expert that no token reached keeps its start in tensors that the others' factors share.
+    factors = changes.change(module).factors
+    return factors is not None and not (bool(factors.up.any()) and bool(factors.down.any()))
 
 
 def _unchanged(changes: AdapterChanges, module: str) -> bool:
@@ -242,7 +253,7 @@ def _unchanged(changes: AdapterChanges, module: str) -> bool:
 def _changed_by_adapter(changes: AdapterChanges, zero: set[str]) -> int | None:
     if not changes.factors:
         return None
-    alive = [changes.base.linear(name) for name in changes.factors if not _zero_product(changes, name, zero)]
+    alive = [changes.base.linear(name) for name in changes.factors if not _is_dead(changes, name, zero)]
     return sum(module.out_features * module.in_features for module in alive)
 
 

@@ -19,6 +19,9 @@ _MODEL_WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+# PEFT's name of an adapter that was given none; saved in the folder itself.
+_DEFAULT = "default"
+_TRAINER_CHECKPOINT = re.compile(r"^checkpoint-\d+$")
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 _FOREIGN = {
@@ -41,12 +44,16 @@ def locate(given: str) -> Located:
     """Find the checkpoint that ``given`` (a folder, or a name on the hub) means.
 
     A folder that holds a checkpoint is that checkpoint. A training run folder that holds exactly one below it (at most
-    two levels down) is that one; with several, :class:`AmbiguousCheckpoint` names them.
+    two levels down) is that one; with several, :class:`AmbiguousCheckpoint` names them. So it does for a folder to
+    which PEFT has saved several adapters, the one named ``default`` in the folder itself and the others below it;
+    ``FOLDER/NAME`` chooses one, ``FOLDER/default`` too.
     """
     try:
         path = Path(given).expanduser()
         if path.exists():
             return _on_disk(path)
+        if path.name == _DEFAULT and _is_several(path.parent):
+            return Located(path.parent, "adapter", f"the adapter named {_DEFAULT} of {path.parent}")
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"the folder cannot be read: {error}", where=given, remedy="check the path and its permissions"
@@ -74,9 +81,30 @@ def _on_disk(path: Path) -> Located:
     if path.is_file():
         raise _not_a_folder(path)
     kind = checkpoint_kind(path)
-    if kind is not None:
-        return Located(path, kind, _unused_candidates(path))
-    return _inside_run_folder(path)
+    if kind is None:
+        return _inside_run_folder(path)
+    others = _named_adapters(path) if kind == "adapter" else []
+    if others:
+        named = ", ".join(str(path / name) for name in (_DEFAULT, *others))
+        raise AmbiguousCheckpoint(
+            f"the folder holds {1 + len(others)} adapters and none was named: {', '.join((_DEFAULT, *others))}",
+            where=str(path),
+            remedy=f"give one of them: {named}",
+        )
+    return Located(path, kind, _unused_candidates(path))
+
+
+def _named_adapters(folder: Path) -> list[str]:
+    """Adapters that PEFT has saved below the one in ``folder``, by their names; a trainer's checkpoints are none."""
+    return [
+        child.name
+        for child in sorted(path for path in folder.iterdir() if path.is_dir())
+        if not _TRAINER_CHECKPOINT.match(child.name) and checkpoint_kind(child) == "adapter"
+    ]
+
+
+def _is_several(folder: Path) -> bool:
+    return folder.is_dir() and checkpoint_kind(folder) == "adapter" and bool(_named_adapters(folder))
 
 
 def _unused_candidates(folder: Path) -> str | None:
@@ -168,5 +196,7 @@ def _from_hub(given: str) -> Located:
             where=f"{given} ({type(error).__name__})",
             remedy="check the spelling, the network, and HF_TOKEN for gated models",
         ) from error
-    located = locate(str(folder))
+    # A name on the hub has no place for an adapter's name: the adapter in the folder itself is meant.
+    kind = checkpoint_kind(folder)
+    located = Located(folder, kind) if kind is not None else _inside_run_folder(folder)
     return Located(located.path, located.kind, f"{given} from the hub, {folder.name[:12]}", revision=folder.name)

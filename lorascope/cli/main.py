@@ -16,6 +16,7 @@ from lorascope.cli.compare import compare
 from lorascope.cli.curves import curves
 from lorascope.cli.demo import demo
 from lorascope.cli.gate import gate
+from lorascope.cli.repair import repair
 from lorascope.cli.report import report
 from lorascope.cli.weights import weights
 from lorascope.errors import LorascopeError
@@ -38,7 +39,7 @@ def main() -> None:
     """
 
 
-for _command in (compare, weights, curves, report, gate, blind, demo):
+for _command in (compare, weights, curves, repair, report, gate, blind, demo):
     main.add_command(_command)
 
 

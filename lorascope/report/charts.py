@@ -13,11 +13,12 @@ import altair as alt
 
 from lorascope.report import numbers
 from lorascope.report.chart_parts import ROWS, Spec, finished, subject_encodings, subject_marks
-from lorascope.report.curve_charts import curve_chart, spectrum_chart, spectrum_spec, sweep_charts
+from lorascope.report.curve_charts import curve_chart
 from lorascope.report.lookup import improvement, measurements
 from lorascope.report.tables import section_of
 from lorascope.report.texts import Language, Texts, load_texts
 from lorascope.report.verdicts import SYMBOLS
+from lorascope.report.weight_charts import spectrum_chart, sweep_charts, weight_charts
 from lorascope.schema.comparison import Comparison, Measurement
 
 __all__ = [
@@ -29,9 +30,9 @@ __all__ = [
     "flips_chart",
     "forest_charts",
     "spectrum_chart",
-    "spectrum_spec",
     "subject_marks",
     "sweep_charts",
+    "weight_charts",
 ]
 _LABEL_WIDTH = 170
 _SEPARATOR = " · "

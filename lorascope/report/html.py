@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorascope.report import charts
-from lorascope.report.modules import spectra
 from lorascope.report.page import OUTCOME_SYMBOLS, page_context, subject_glyphs
 from lorascope.report.samples import Samples, embed_samples
 from lorascope.report.texts import TEMPLATES, Language, Texts, load_texts
+from lorascope.report.weight_section import weight_data
 from lorascope.schema.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -90,7 +90,5 @@ def _data(
         marks = subject_glyphs(comparison)
         data["answers"] = {**embedded.data, "base": comparison.base.name, "marks": marks, "symbols": OUTCOME_SYMBOLS}
     if comparison.weights:
-        names = {mark: words(f"spectrum.{mark}") for mark in ("base", "kept", "undecided", "intruder", "delta")}
-        spec = charts.spectrum_spec([], "", words)
-        data["weights"] = {"modules": spectra(comparison), "marks": names, "spec": spec}
+        data["weights"] = weight_data(comparison, words)
     return {name: json_for_html(value) for name, value in data.items()}

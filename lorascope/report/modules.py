@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorascope.report import numbers
 from lorascope.report.numbers import rounded
-from lorascope.schema.comparison import Comparison, ModuleWeights, WeightReport
+from lorascope.schema.comparison import Comparison, IntruderVector, ModuleWeights, WeightReport
 from lorascope.schema.names import Position, position
 
 MODULE_LIMIT = 1200
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """One value of one module as its cell shows it; ``share`` is its part of the largest size, negative below zero."""
+
+    text: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class GridCell:
-    """One module in the grid. Fractions are of the largest value among all subjects; None where not measured."""
+    """One module in the grid, with everything that the map can show of it by name of the measure."""
 
     module: str
-    change: float | None
-    left: int | None
-    right: int | None
-    undecided: int
-    change_share: float
-    left_share: float
-    right_share: float
+    shown: dict[str, Shown]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +50,63 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The largest values over all subjects, so that equal colours mean equal values."""
+    """What the map can show, and the largest size of each among all subjects: equal colours mean equal values."""
 
-    change: float
-    left: int
-    right: int
-    has_left: bool
-    has_right: bool
+    largest: dict[str, float]
+    below_zero: frozenset[str]
 
-
-def shown_modules(report: WeightReport) -> list[ModuleWeights]:
-    """Return the modules that the page shows: all, or the most changed where there are very many."""
-    if len(report.modules) <= MODULE_LIMIT:
-        return list(report.modules)
-    ranked = sorted(report.modules, key=lambda module: (-_left(module), -(module.relative_change or 0.0)))
-    kept = {id(module) for module in ranked[:MODULE_LIMIT]}
-    return [module for module in report.modules if id(module) in kept]
+    def ends(self, measure: str) -> tuple[str, str]:
+        """Return the printed values at both ends of a measure's colours."""
+        largest = self.largest[measure]
+        if measure in self.below_zero:
+            return numbers.signed(-largest, "count", ""), numbers.signed(largest, "count", "")
+        printed = numbers.percent(largest) if measure in ("change", "energy") else _printed(measure, largest)
+        return "0", printed
 
 
-def _left(module: ModuleWeights) -> int:
-    return module.intruders.count if module.intruders else 0
+def _count(module: ModuleWeights) -> int | None:
+    return module.intruders.count if module.intruders else None
 
 
 def _right(module: ModuleWeights) -> int | None:
     return module.intruders.right.count if module.intruders and module.intruders.right else None
 
 
+def _corrected(module: ModuleWeights) -> int | None:
+    found = _count(module)
+    return None if found is None or module.null_count is None else found - module.null_count
+
+
+_READINGS: dict[str, Callable[[ModuleWeights], float | None]] = {
+    "change": lambda module: module.relative_change,
+    "left": _count,
+    "corrected": _corrected,
+    "energy": lambda module: module.intruders.energy if module.intruders else None,
+    "right": _right,
+    "amplification": lambda module: module.amplification,
+}
+
+
+def shown_modules(report: WeightReport) -> list[ModuleWeights]:
+    """Return the modules that the page shows: all, or the most changed where there are very many."""
+    if len(report.modules) <= MODULE_LIMIT:
+        return list(report.modules)
+    ranked = sorted(report.modules, key=lambda module: (-(_count(module) or 0), -(module.relative_change or 0.0)))
+    kept = {id(module) for module in ranked[:MODULE_LIMIT]}
+    return [module for module in report.modules if id(module) in kept]
+
+
 def grid_scale(comparison: Comparison) -> Scale:
-    """Return the common scale of all subjects' grids."""
+    """Return the common scale of all subjects' grids: the measures that any module has, the relative change first."""
     modules = [module for report in comparison.weights.values() for module in report.modules]
-    right = [count for module in modules if (count := _right(module)) is not None]
-    return Scale(
-        change=max((module.relative_change or 0.0 for module in modules), default=0.0),
-        left=max((_left(module) for module in modules), default=0),
-        right=max(right, default=0),
-        has_left=any(module.intruders is not None for module in modules),
-        has_right=bool(right),
-    )
+    values = {
+        name: [value for module in modules if (value := reading(module)) is not None]
+        for name, reading in _READINGS.items()
+    }
+    largest = {
+        name: float(max(map(abs, found), default=0.0)) for name, found in values.items() if found or name == "change"
+    }
+    return Scale(largest, frozenset(name for name, found in values.items() if any(value < 0 for value in found)))
 
 
 def grids(report: WeightReport, scale: Scale) -> list[Grid]:
@@ -126,22 +149,37 @@ def short_names(kinds: Sequence[str]) -> dict[str, str]:
 
 
 def _grid_cell(module: ModuleWeights, scale: Scale) -> GridCell:
-    left = module.intruders.count if module.intruders else None
-    right = _right(module)
-    return GridCell(
-        module=module.name,
-        change=module.relative_change,
-        left=left,
-        right=right,
-        undecided=module.intruders.undecided if module.intruders else 0,
-        change_share=_share(module.relative_change, scale.change),
-        left_share=_share(left, scale.left),
-        right_share=_share(right, scale.right),
-    )
+    return GridCell(module.name, shown_values(module, scale))
 
 
-def _share(value: float | None, largest: float) -> float:
-    return round((value or 0.0) / largest, 3) if largest > 0 else 0.0
+def shown_values(module: ModuleWeights, scale: Scale) -> dict[str, Shown]:
+    """Return what the map shows of a module, by measure."""
+    undecided = bool(module.intruders and module.intruders.undecided)
+    shown = {}
+    for name, largest in scale.largest.items():
+        value = _READINGS[name](module)
+        text = _printed(name, value) + ("?" if undecided and name in ("left", "corrected") else "")
+        shown[name] = Shown(text, round((value or 0.0) / largest, 3) if largest > 0 else 0.0)
+    return shown
+
+
+def _printed(measure: str, value: float | None) -> str:
+    if value is None:
+        return numbers.ABSENT
+    if measure in ("change", "energy"):
+        return numbers.plain(100 * value, 1 if value < 0.0995 and value else 0)
+    if measure == "amplification":
+        return numbers.plain(value, 1 if value < 9.95 else 0)
+    return numbers.signed(value, "count", "") if measure == "corrected" else numbers.count(value)
+
+
+def mark_of(vector: IntruderVector) -> str:
+    """Return how a judged vector is marked: its verdict, with intruders that are rotations told apart.
+
+    A rotation has at least half of its squared length inside the base's leading directions: it mixes them anew.
+    """
+    rotated = vector.verdict == "intruder" and vector.leading_share >= 0.5
+    return "rotation" if rotated else vector.verdict
 
 
 def base_spectrum(comparison: Comparison, module: str) -> list[float]:
@@ -155,7 +193,7 @@ def base_spectrum(comparison: Comparison, module: str) -> list[float]:
 def spectrum_rows(comparison: Comparison, module: ModuleWeights) -> list[dict[str, Any]]:
     """Return a module's spectrum as chart rows: ``line`` (base, adapted, delta), ``mark``, ``index`` from 1, ``value``.
 
-    ``mark`` is the line's name, for the adapted matrix each vector's verdict. Zeros have no place on a log scale.
+    ``mark`` is the line's name, for the adapted matrix that of each vector. Zeros have no place on a log scale.
     """
     vectors = module.intruders.vectors if module.intruders else []
     base = enumerate(base_spectrum(comparison, module.name), start=1)
@@ -163,12 +201,34 @@ def spectrum_rows(comparison: Comparison, module: ModuleWeights) -> list[dict[st
     rows: list[dict[str, Any]] = [
         *({"line": "base", "mark": "base", "index": index, "value": value} for index, value in base),
         *(
-            {"line": "adapted", "mark": each.verdict, "index": each.index + 1, "value": each.singular_value}
+            {"line": "adapted", "mark": mark_of(each), "index": each.index + 1, "value": each.singular_value}
             for each in vectors
         ),
         *({"line": "delta", "mark": "delta", "index": index, "value": value} for index, value in delta),
     ]
     return [{**row, "value": rounded(row["value"])} for row in rows if row["value"] > 0]
+
+
+def interval_rows(module: ModuleWeights) -> list[dict[str, Any]]:
+    """Return the judged left vectors as chart rows: ``index`` from 1, ``low`` and ``high`` of max |cos|, ``mark``.
+
+    ``decides`` is the bound that the verdict rests on: the upper one of an intruder, else the lower one.
+    """
+    found = module.intruders
+    if found is None:
+        return []
+    return [
+        {
+            "index": each.index + 1,
+            "low": rounded(each.low, 3),
+            "high": rounded(each.high, 3),
+            "decides": rounded(each.high if each.verdict == "intruder" else each.low, 3),
+            "mark": mark_of(each),
+            "share": rounded(each.leading_share, 3),
+            "epsilon": found.epsilon,
+        }
+        for each in found.vectors
+    ]
 
 
 def spectra(comparison: Comparison) -> dict[str, dict[str, Any]]:
@@ -185,8 +245,9 @@ def _compact(comparison: Comparison, module: ModuleWeights) -> dict[str, Any]:
         "delta": [rounded(value) for value in module.singular_values],
         "base": [rounded(value) for value in base_spectrum(comparison, module.name)],
         "vectors": [
-            [each.index, rounded(each.singular_value), each.verdict, rounded(each.low, 3), rounded(each.high, 3),
+            [each.index, rounded(each.singular_value), mark_of(each), rounded(each.low, 3), rounded(each.high, 3),
              rounded(each.leading_share, 3)]
             for each in vectors
         ],
+        "epsilon": module.intruders.epsilon if module.intruders else None,
     }  # fmt: skip

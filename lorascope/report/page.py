@@ -8,13 +8,14 @@ from typing import Any
 
 from lorascope.report import charts, numbers
 from lorascope.report.lookup import measurements, references
-from lorascope.report.modules import Grid, grid_scale, grids, shown_modules
+from lorascope.report.repair_section import repair_context
 from lorascope.report.samples import OUTCOMES, Samples
 from lorascope.report.sentences import subject_verdicts
 from lorascope.report.tables import FullRow, Section, Table, full_rows, metric_meaning, section_tables
 from lorascope.report.texts import TEMPLATES, Language, Texts, load_texts
 from lorascope.report.verdicts import Sentence, SubjectVerdict
-from lorascope.schema.comparison import CheckpointInfo, Comparison, ModuleWeights
+from lorascope.report.weight_section import weight_context
+from lorascope.schema.comparison import CheckpointInfo, Comparison
 
 _GLYPHS = {
     "circle": "●",
@@ -28,13 +29,6 @@ _GLYPHS = {
 _SEVERITY_SYMBOLS = {"critical": "✕", "warning": "!", "info": "i", "good": "✓"}
 OUTCOME_SYMBOLS = {"broken": "▼", "fixed": "▲", "changed": "≠", "both_wrong": "✕", "both_right": "✓", "same": "="}
 _GATE_SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "MISSING": "∅"}
-_MODULE_COLUMNS = (
-    "name", "shape", "method", "adapter_rank", "numerical_rank", "frobenius", "relative_change", "stable_rank",
-    "effective_rank", "left", "right", "undecided", "energy",
-)  # fmt: skip
-_TOTALS = (
-    "relative_change", "intruder_count", "intruder_count_right", "intruder_energy", "effective_rank", "stable_rank"
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +54,6 @@ class Part:
     def empty(self) -> bool:
         """Whether there is nothing to show."""
         return not (self.charts or self.table or self.slices)
-
-
-@dataclass(frozen=True, slots=True)
-class WeightMap:
-    """The grids of one subject, and how many of its modules they leave out."""
-
-    subject: str
-    grids: tuple[Grid, ...]
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class PrintedRow:
-    """A row of printed values with its name."""
-
-    name: str
-    values: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-    hint: str = ""
-
-    @property
-    def label(self) -> str:
-        """The name as the row's heading."""
-        return self.name
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleTable:
-    """All modules of one subject."""
-
-    subject: str
-    rows: tuple[PrintedRow, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TotalsTable:
-    """The totals over all modules, subjects side by side."""
-
-    subjects: tuple[str, ...]
-    rows: tuple[PrintedRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +97,7 @@ def page_context(
         **_number_formats(),
         **_findings(comparison),
         **_weights(comparison, specs, language),
+        **repair_context(comparison, specs, language),
         **_closing(comparison, words),
         "flips_chart": _named(specs, "flips", charts.flips_chart(comparison, language)),
     }
@@ -214,7 +168,8 @@ def _sections(
         "answers": embedded is not None,
         "forgetting": not (parts["forgetting"].empty and parts["drift"].empty),
         "training": not parts["training"].empty,
-        "weights": bool(comparison.weights or comparison.repair) or not parts["weights"].empty,
+        "weights": bool(comparison.weights) or not parts["weights"].empty,
+        "repair": comparison.repair is not None,
         "cost": not parts["cost"].empty or any(each.cost for each in comparison.checkpoints),
         "human": bool(comparison.human) or not parts["human"].empty,
         "gates": comparison.gates is not None,
@@ -254,44 +209,11 @@ def _findings(comparison: Comparison) -> dict[str, Any]:
 
 
 def _weights(comparison: Comparison, specs: dict[str, charts.Spec], language: Language) -> dict[str, Any]:
-    words, scale = load_texts(language), grid_scale(comparison)
-    maps = [
-        WeightMap(subject, tuple(grids(report, scale)), len(report.modules) - len(shown_modules(report)))
-        for subject, report in comparison.weights.items()
-        if report.modules
-    ]
-    tables = [
-        ModuleTable(subject, tuple(_module_row(module) for module in shown_modules(report)), tuple(report.notes))
-        for subject, report in comparison.weights.items()
-    ]
+    groups = charts.weight_charts(comparison, language)
     return {
-        "scale": scale,
-        "weight_maps": maps,
-        "module_tables": tables,
-        "module_columns": _MODULE_COLUMNS,
-        "totals": _totals(comparison, words),
-        "sweep_charts": _keep(specs, "sweep", charts.sweep_charts(comparison, language)),
+        **weight_context(comparison, load_texts(language)),
+        "weight_charts": {group: _keep(specs, group, drawn) for group, drawn in groups.items()},
     }
-
-
-def _module_row(module: ModuleWeights) -> PrintedRow:
-    found = module.intruders
-    right = found.right if found else None
-    values = (
-        f"{module.shape[0]:,} × {module.shape[1]:,}",
-        module.method,
-        numbers.count(module.adapter_rank),
-        numbers.count(module.numerical_rank),
-        numbers.plain(module.frobenius),
-        numbers.percent(module.relative_change),
-        numbers.plain(module.stable_rank, 1),
-        numbers.plain(module.effective_rank, 1),
-        numbers.count(found.count if found else None),
-        numbers.count(right.count if right else None),
-        numbers.count(found.undecided if found else None),
-        numbers.percent(found.energy if found else None),
-    )
-    return PrintedRow(module.name, values, tuple(module.notes))
 
 
 def _in_totals(comparison: Comparison) -> frozenset[str]:
@@ -303,28 +225,6 @@ def _in_totals(comparison: Comparison) -> frozenset[str]:
         for each in found
         if all(other.subject in reports and each.metric in reports[other.subject].totals for other in found)
     )
-
-
-def _totals(comparison: Comparison, words: Texts) -> TotalsTable | None:
-    names = dict.fromkeys(name for report in comparison.weights.values() for name in report.totals)
-    wanted = [name for name in (*_TOTALS, *(each for each in names if each not in _TOTALS)) if name in names]
-    rows = tuple(
-        PrintedRow(
-            words.known(f"total.{name}", name),
-            tuple(_total(name, report.totals.get(name)) for report in comparison.weights.values()),
-            hint=metric_meaning(name, words),
-        )
-        for name in wanted
-    )
-    return TotalsTable(tuple(comparison.weights), rows) if rows else None
-
-
-def _total(name: str, value: float | None) -> str:
-    if name in ("relative_change", "intruder_energy"):
-        return numbers.percent(value)
-    if name in ("frobenius", "effective_rank", "stable_rank"):
-        return numbers.plain(value, 1)
-    return numbers.count(value)
 
 
 def _closing(comparison: Comparison, words: Texts) -> dict[str, Any]:

@@ -366,4 +366,15 @@ def _weight_parts(totals: dict[str, float | None], report: WeightReport | None, 
     parts.append(words.several("said.intruders", int(found), modules=numbers.count(modules)))
     if totals["intruder_energy"] is not None:
         parts.append(words("said.intruder_energy", share=numbers.percent(totals["intruder_energy"])))
+    return [*parts, *_null_parts(report, words)] if report is not None else parts
+
+
+def _null_parts(report: WeightReport, words: Texts) -> list[str]:
+    """What keeps a count from being read as more than it is: rotations, and what a random update has."""
+    parts = []
+    rotations, by_chance = (report.totals.get(name) for name in ("intruder_rotations", "null_intruder_count"))
+    if rotations:
+        parts.append(words.several("said.rotations", int(rotations)))
+    if by_chance is not None:
+        parts.append(words("said.null_intruders", count=numbers.count(by_chance)))
     return parts

@@ -157,12 +157,7 @@ def _judge_null(
     base: BaseMatrix, delta: WeightDelta, spectrum: _Spectrum, options: AnalysisOptions, subjects: int
 ) -> Judgement:
     """The same question for a random update: what a change of this size does to any matrix, whatever was learnt."""
-    if spectrum.whole:
-        update = random_update(delta, seed=options.seed, values=spectrum.values)
-    else:
-        generator = torch.Generator().manual_seed(options.seed)
-        noise = torch.randn(*delta.shape, generator=generator, dtype=base.weight.dtype)
-        update = DenseDelta((noise * (spectrum.norm / float(noise.norm()))).to(base.weight.device))
+    update = random_update(delta, seed=options.seed, values=spectrum.values, norm=spectrum.norm)
     return judge_matrix(base, adapted_matrix(base.weight, update), options.question, subjects=subjects)
 
 
@@ -242,8 +237,14 @@ def _energy(modules: Sequence[ModuleWeights]) -> float | None:
 
 
 def _null_energy(modules: Sequence[ModuleWeights]) -> float | None:
-    """Mean over the modules: the random updates' singular values are not kept."""
-    return _over(modules, "null_energy", _mean)
+    """As ``intruder_energy``, each module weighed by the energy of its own judged vectors: the updates are as large."""
+    known = [
+        (module.null_energy, sum(vector.singular_value**2 for vector in module.intruders.vectors))
+        for module in modules
+        if module.null_energy is not None and module.intruders is not None
+    ]
+    total = sum(weight for _, weight in known)
+    return sum(share * weight for share, weight in known) / total if total else None
 
 
 def _over(modules: Sequence[ModuleWeights], name: str, combine: Callable[[Sequence[float]], float]) -> float | None:

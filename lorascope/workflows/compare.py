@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lorascope.checkpoints.lint import lint_weights
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.cache import AnswerCache
@@ -88,6 +89,7 @@ class _Run:
     curves: curves.CurveOutcome = field(default_factory=curves.CurveOutcome)
     parts: dict[str, list[Any]] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
+    linted: list[Finding] = field(default_factory=list)
 
 
 def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
@@ -187,6 +189,8 @@ def _look_at_weights(run: _Run) -> None:
         )
     run.folder.write_with(WEIGHTS, lambda part: write_weights(run.weights.rows, part))
     run.missing += run.weights.missing
+    for subject in run.opened.subjects:
+        run.linted += lint_weights(subject.checkpoint, run.weights.reports[subject.name].modules)
     run.parts["weights"] = list(weight_measurements(run.opened.base.name, run.weights.reports, run.options.analysis))
     run.timings["weights"] = time.perf_counter() - started
 
@@ -321,7 +325,7 @@ def _assemble(run: _Run) -> Comparison:
         missing=[*run.missing, *run.curves.missing],
     )
     told = findings.find(comparison, list(run.behaviour.tasks.values()), run.notes)
-    every: list[Finding] = [*run.opened.findings, *told, *run.curves.findings]
+    every: list[Finding] = [*run.opened.findings, *run.linted, *told, *run.curves.findings]
     return comparison.model_copy(update={"findings": findings.by_severity(every)})
 
 

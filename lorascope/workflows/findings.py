@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Comparison, Finding, Measurement, TaskInfo, WeightReport
+from lorascope.schema.comparison import Comparison, Finding, Measurement, TaskInfo
 from lorascope.workflows.measuring import TaskAnswers
+from lorascope.workflows.weight_findings import find_in_weights
 
 _OVERFIT_ADVICE = "Keep the checkpoint of the lowest validation loss, train fewer epochs, or add data or dropout."
-_INTRUDER_SOURCE = "arXiv 2410.21228"
 
 
 def find(comparison: Comparison, answers: Sequence[TaskAnswers], notes: Sequence[str]) -> list[Finding]:
@@ -19,7 +19,7 @@ def find(comparison: Comparison, answers: Sequence[TaskAnswers], notes: Sequence
         *_forgetting(comparison),
         *_gaps(comparison),
         *_unchanged(comparison, answers),
-        *_intruders(comparison),
+        *find_in_weights(comparison),
         *_notes([*notes, *(note for answer in answers for note in answer.notes)]),
     ]
     return by_severity(found)
@@ -174,44 +174,6 @@ def _unchanged(comparison: Comparison, answers: Iterable[TaskAnswers]) -> Iterat
                 evidence=[f"{count} items, every answer and every log-probability equal"],
                 advice="The adapter may not be active, or it changes nothing that these tasks touch.",
             )
-
-
-def _intruders(comparison: Comparison) -> Iterator[Finding]:
-    for name, report in comparison.weights.items():
-        count = report.totals.get("intruder_count")
-        if not count:
-            continue
-        yield Finding(
-            id=f"intruders:{name}",
-            severity="info",
-            area="weights",
-            subject=name,
-            title=f"{name} has {count:.0f} intruder dimensions in {len(report.modules)} modules",
-            evidence=[
-                f"they carry {report.totals['intruder_energy'] or 0.0:.2%} of the leading energy",
-                _where_intruders_sit(report),
-                _new_or_rotated(report),
-            ],
-            advice="Many intruders went with more forgetting where it was studied; whether they do here, the retention "
-            "tasks tell.",
-            reference=_INTRUDER_SOURCE,
-        )
-
-
-def _where_intruders_sit(report: WeightReport) -> str:
-    counts = {module.name: module.intruders.count for module in report.modules if module.intruders}
-    top = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])[:3]
-    return "most in " + ", ".join(f"{name} ({counts[name]})" for name in top)
-
-
-def _new_or_rotated(report: WeightReport) -> str:
-    vectors = [vector for module in report.modules if module.intruders for vector in module.intruders.vectors]
-    intruders = [vector for vector in vectors if vector.verdict == "intruder"]
-    rotated = sum(vector.leading_share >= 0.5 for vector in intruders)
-    return (
-        f"{rotated} of {len(intruders)} lie for more than half inside the base's leading directions (a rotation rather "
-        "than something new)"
-    )
 
 
 def _notes(notes: Iterable[str]) -> Iterator[Finding]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from lorascope.checkpoints.changes import BaseModules, Changes, changes_of
 from lorascope.checkpoints.compatibility import Proof, prove, prove_base
+from lorascope.checkpoints.lint import lint_files
 from lorascope.checkpoints.opening import OpenCheckpoint, open_checkpoint, unique_names
 from lorascope.errors import UsageError
 from lorascope.schema.comparison import CheckpointInfo, Finding
@@ -44,7 +45,7 @@ class Opened:
 
     @property
     def findings(self) -> list[Finding]:
-        """What the proofs found doubtful."""
+        """What the proofs and the lint of the adapters found doubtful."""
         return [finding for subject in self.subjects for finding in subject.proof.findings]
 
 
@@ -78,6 +79,7 @@ def _subject(
     changes = changes_of(checkpoint, modules)
     with watch.stage(f"Checking {checkpoint.name}") as report:
         proof = prove(checkpoint, modules, changes, report)
+        proof = replace(proof, findings=[*proof.findings, *lint_files(checkpoint, modules, changes)])
     architecture = modules.skeleton.class_name
     if checkpoint.config is not None and checkpoint.config.get("architectures"):
         architecture = str(checkpoint.config["architectures"][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal, TypeVar
 
@@ -99,9 +100,9 @@ def analyse_users(
 def loads(users: Sequence[User]) -> Iterator[Callable[[], Any]]:
     """What has to be read for one module, in the order in which :func:`analyse_users` asks for it."""
     first = users[0]
-    yield lambda: first.changes.base.weight(first.module)
+    yield partial(first.changes.base.weight, first.module)
     for user in users:
-        yield lambda user=user: user.changes.change(user.module)
+        yield partial(user.changes.change, user.module)
 
 
 def ahead(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lorascope.checkpoints.changes import AdapterChanges, Changes
 from lorascope.checkpoints.opening import OpenCheckpoint
+from lorascope.checkpoints.others import OtherChange
 from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Estimate, Measurement, Missing, Series, WeightReport
 from lorascope.weights.analysis import AnalysisOptions, summarise
@@ -20,6 +21,7 @@ from lorascope.weights.intruders import Question
 from lorascope.workflows.base_cache import BaseCache
 from lorascope.workflows.output import write_whole
 from lorascope.workflows.run_steps import RunStep, run_step
+from lorascope.workflows.weight_findings import other_changes_note
 from lorascope.workflows.weight_modules import Arithmetic, ModuleOutcome, User, ahead, analyse_users, loads
 from lorascope.workflows.weight_series import weight_series
 
@@ -88,7 +90,9 @@ def analyse_weights(
     arithmetic = Arithmetic(torch.device(device), options.dtype, BaseCache(options.cache_dir))
     steps = _steps(subjects)
     stages = {subject.name: "sequence" for subject, _ in subjects} if options.sequence else {}
-    plan = _plan(subjects, {name: str(step.run) for name, step in steps.items()} | stages)
+    # Births need the checkpoints of a run in the order of their steps, however they were given.
+    ordered = sorted(subjects, key=lambda pair: steps[pair[0].name].step if pair[0].name in steps else -1)
+    plan = _plan(ordered, {name: str(step.run) for name, step in steps.items()} | stages)
     done = _journalled(journal)
     pending = {name: users for name, users in plan.items() if name not in done}
     stream = ahead(chain.from_iterable(loads(users) for users in pending.values()))
@@ -176,14 +180,17 @@ def _journalled(journal: Path | None) -> dict[str, ModuleOutcome]:
     if journal is None or not journal.is_file():
         return {}
     found = {}
-    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines):
+    whole = ""
+    text = journal.read_text(encoding="utf-8")
+    for line in text.splitlines(keepends=True):
         try:
             outcome = ModuleOutcome.model_validate_json(line)
         except ValidationError:
-            write_whole(journal, lambda part, whole=lines[:number]: part.write_text("".join(whole), encoding="utf-8"))
             break
         found[outcome.module] = outcome
+        whole += line
+    if whole != text:
+        write_whole(journal, lambda part: part.write_text(whole, encoding="utf-8"))
     return found
 
 
@@ -204,7 +211,7 @@ def _gathered(
     for subject, changes in subjects:
         own = [outcome for outcome in outcomes if subject.name in outcome.reports]
         found.missing += _missing(subject, changes, bool(own))
-        notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread]
+        notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread] + _other_changes(changes)
         modules = [outcome.reports[subject.name] for outcome in own]
         found.reports[subject.name] = summarise(modules, [outcome.base_norm for outcome in own], notes)
     folders = {step.run for step in steps.values()}
@@ -215,6 +222,18 @@ def _gathered(
     sequence = [subject.name for subject, _ in subjects] if options.sequence else []
     found.series = weight_series(base, found.reports, outcomes, runs, sequence)
     return found
+
+
+def _other_changes(changes: Changes) -> list[str]:
+    """One line a kind of parameter that changed and has no ΔW of a linear module."""
+    kinds: dict[str, list[OtherChange]] = {}
+    for change in changes.others():
+        kinds.setdefault(change.kind, []).append(change)
+    lines = []
+    for kind, changed in kinds.items():
+        largest = max(changed, key=lambda change: change.relative_change or 0.0)
+        lines.append(other_changes_note(kind, len(changed), largest.name, largest.relative_change))
+    return lines
 
 
 def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[Missing]:

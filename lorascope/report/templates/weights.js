@@ -5,36 +5,72 @@
   if (!weights || !panel) return;
   const texts = lorascope.texts;
   const cells = [...document.querySelectorAll(".heat button")];
+  const of = (cell) => weights.modules[cell.closest("[data-subject]").dataset.subject][cell.dataset.module];
   let chosen = null;
 
-  const rows = ({ delta, base, vectors }) => [
+  const values = ({ delta, base, vectors }) => [
     ...base.map((value, at) => ({ line: "base", mark: weights.marks.base, index: at + 1, value })),
-    ...vectors.map(([at, value, verdict]) => ({ line: "adapted", mark: weights.marks[verdict], index: at + 1, value })),
+    ...vectors.map(([at, value, mark]) => ({ line: "adapted", mark: weights.marks[mark], index: at + 1, value })),
     ...delta.map((value, at) => ({ line: "delta", mark: weights.marks.delta, index: at + 1, value })),
   ].filter((row) => row.value > 0);
+  const intrudes = (mark) => mark === "intruder" || mark === "rotation";
+  const bounds = ({ vectors, epsilon }) => vectors.map(([at, , mark, low, high, share]) => (
+    { index: at + 1, low, high, decides: intrudes(mark) ? high : low, mark: weights.marks[mark], share, epsilon }
+  ));
 
-  const fact = ([at, , verdict, low, high, share]) => {
-    const values = { mark: weights.marks[verdict], rank: at + 1, cosine: low === high ? low : `${low}–${high}`, share: Math.round(100 * share) };
+  const fact = ([at, , mark, low, high, share]) => {
+    const filled = { mark: weights.marks[mark], rank: at + 1, cosine: low === high ? low : `${low}–${high}`, share: Math.round(100 * share) };
     const line = document.createElement("li");
-    line.textContent = lorascope.fill(texts.spectrum_fact, values);
+    line.textContent = lorascope.fill(texts.spectrum_fact, filled);
     return line;
   };
-  const facts = (vectors) => vectors.filter(([, , verdict]) => verdict !== "kept").map(fact);
+  const facts = (vectors) => vectors.filter(([, , mark]) => mark !== "kept").map(fact);
+  const element = (name, text) => { const made = document.createElement(name); made.textContent = text; return made; };
+  const numbers = (module) => module.facts.flatMap((value, at) => (
+    value === weights.absent ? [] : [element("dt", weights.facts[at]), element("dd", value)]
+  ));
 
+  // A chart without rows would warn about its axes, and say nothing.
+  const draw = (part, place, empty, rows) => {
+    panel.querySelector(part).hidden = rows.length === 0;
+    if (rows.length === 0) return;
+    const spec = structuredClone(empty);
+    delete spec.title;
+    spec.datasets = { rows };
+    lorascope.draw(panel.querySelector(place), spec);
+  };
   const show = (cell) => {
-    const subject = cell.closest("[data-subject]").dataset.subject;
-    const module = weights.modules[subject][cell.dataset.module];
+    const module = of(cell);
     chosen?.removeAttribute("aria-pressed");
     chosen = cell;
     cell.setAttribute("aria-pressed", "true");
     panel.hidden = false;
-    panel.querySelector("h4").textContent = `${subject} · ${cell.dataset.module}`;
+    panel.querySelector("h4").textContent = `${cell.closest("[data-subject]").dataset.subject} · ${cell.dataset.module}`;
+    panel.querySelector(".numbers").replaceChildren(...numbers(module));
     panel.querySelector(".facts-line").replaceChildren(...facts(module.vectors));
-    const spec = structuredClone(weights.spec);
-    delete spec.title;
-    spec.datasets = { rows: rows(module) };
-    lorascope.draw(panel.querySelector(".chart"), spec);
+    draw(".spectra", ".of-spectrum", weights.spec, values(module));
+    draw(".judged-vectors", ".of-intervals", weights.intervals, bounds(module));
   };
+
+  const paint = (measure) => {
+    for (const cell of cells) {
+      const [text, share] = of(cell).map[measure];
+      cell.textContent = text;
+      cell.style.setProperty("--v", Math.abs(share));
+      cell.classList.toggle("below", share < 0);
+      cell.setAttribute("aria-label", `${cell.dataset.module}: ${text}`);
+    }
+    const { low, high, both } = weights.scale[measure];
+    const legend = document.querySelector(".weight-maps .legend");
+    legend.querySelector(".low").textContent = low;
+    legend.querySelector(".high").textContent = high;
+    legend.querySelector(".ramp").classList.toggle("both", both);
+  };
+  // Browsers may bring back an earlier choice when the page is opened again.
+  for (const choice of document.getElementsByName("weights-show")) {
+    choice.addEventListener("change", () => paint(choice.value));
+    if (choice.checked) paint(choice.value);
+  }
 
   const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
   const move = (cell, [across, down]) => {
@@ -59,7 +95,7 @@
       if (event.key in step) { event.preventDefault(); move(cell, step[event.key]); }
     });
   }
+  const score = (cell) => { const { map } = of(cell); return (map.left ? map.left[1] : 0) * 10 + map.change[1]; };
   const first = cells.reduce((best, cell) => (score(cell) > score(best) ? cell : best), cells[0]);
-  function score(cell) { return Number(cell.style.getPropertyValue("--l")) * 10 + Number(cell.style.getPropertyValue("--c")); }
   if (first) show(first);
 })();

@@ -113,6 +113,57 @@ def test_an_untrained_adapter_of_any_method(base_of, adapt, config):
     assert "the adapter changes nothing" in refused(base_of("llama"), adapt("llama", config, trained=False))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LNTuningConfig(target_modules=["input_layernorm"]),
+        peft.TrainableTokensConfig(token_indices=[3], target_modules=["embed_tokens"]),
+        lora(modules_to_save=["norm", "lm_head"]),
+    ],
+    ids=["norms", "tokens", "saved"],
+)
+def test_a_method_that_changes_no_linear_module_is_refused_untrained_and_passes_trained(base_of, adapt, config):
+    assert "the adapter changes nothing" in refused(base_of("llama"), adapt("llama", config, "fresh", trained=False))
+    assert proof_of(base_of("llama"), adapt("llama", config, "trained")).findings == []
+
+
+def test_a_method_that_only_gives_biases_is_not_dead(base_of, adapt):
+    assert proof_of(base_of("llama"), adapt("llama", peft.BeftConfig(target_modules=["q_proj"]))).findings == []
+
+
+def test_dead_factors_beside_a_trained_norm_are_a_critical_finding(base_of, adapt, rewrite):
+    folder = adapt("llama", lora(modules_to_save=["norm"]))
+    rewrite(folder / ADAPTER, zero("lora_B"))
+    finding = next(f for f in proof_of(base_of("llama"), folder).findings if f.id == "dead-adapter:adapted")
+    assert "model.norm.weight" in finding.evidence[1]
+
+
+def test_an_expert_that_never_learned_is_named(adapt, rewrite, tmp_path):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MixtralForCausalLM(config)
+    model.save_pretrained(tmp_path / "tiny-llama")
+    settings = lora(target_modules=[], target_parameters=["mlp.experts.down_proj"])
+    folder = adapt("llama", settings, model=model)
+    assert proof_of(tmp_path / "tiny-llama", folder).findings == []
+
+    def change(tensors):
+        (key,) = (key for key in tensors if "lora_B" in key)
+        tensors[key].view(16, 4, 3)[:, :, 1] = 0.0
+
+    rewrite(folder / ADAPTER, change)
+    proof = proof_of(tmp_path / "tiny-llama", folder)
+    (finding,) = proof.findings
+    assert finding.title.startswith("1 of 3")
+    assert "model.layers.0.mlp.experts.down_proj[1]" in finding.evidence[0]
+    assert proof.changed == 2 * 16 * 8
+
+
 def test_a_dead_adapter_beside_a_trained_head_is_a_critical_finding(build, base_of, adapt, rewrite):
     config = lora(task_type="SEQ_CLS", target_modules=["query"])
     model = build("bert", "BertForSequenceClassification", num_labels=3)
@@ -149,6 +200,8 @@ def test_methods_without_delta_weights_are_not_dead(base_of, adapt):
     proof = proof_of(base_of("llama"), prompt, "CAUSAL_LM")
     assert proof.findings == []
     assert (proof.changed, proof.head) == (None, ())
+    deeper = adapt("llama", lora(layer_replication=[[0, 2], [1, 2]]), "deeper")
+    assert proof_of(base_of("llama"), deeper).changed is None
     poly = adapt("llama", peft.PolyConfig(r=4, n_tasks=2, n_skills=2, target_modules=["q_proj"]), "poly")
     assert ids(proof_of(base_of("llama"), poly)) == {"no-merge"}
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
 from lorascope.checkpoints.locate import checkpoint_kind, locate
 from lorascope.errors import AmbiguousCheckpoint, CheckpointError, UnsupportedFormat
@@ -51,6 +51,41 @@ def test_weights_in_the_folder_itself_win_over_those_below_and_this_is_said(adap
     found = locate(str(run))
     assert found.path == run
     assert "checkpoint-50" in str(found.note)
+
+
+def several(build, tmp_path):
+    model = get_peft_model(build("llama"), LoraConfig(r=2, target_modules=["q_proj"]))
+    model.add_adapter("second", LoraConfig(r=3, target_modules=["v_proj"]))
+    model.save_pretrained(tmp_path / "several")
+    return tmp_path / "several"
+
+
+def test_several_adapters_that_peft_saved_together_have_to_be_named(build, tmp_path):
+    folder = several(build, tmp_path)
+    with pytest.raises(AmbiguousCheckpoint, match="2 adapters and none was named: default, second") as error:
+        locate(str(folder))
+    assert str(folder / "default") in str(error.value.remedy)
+    assert str(folder / "second") in str(error.value.remedy)
+    second, default = locate(str(folder / "second")), locate(str(folder / "default"))
+    assert (second.path, second.kind, second.note) == (folder / "second", "adapter", None)
+    assert (default.path, default.kind) == (folder, "adapter")
+    assert "named default" in str(default.note)
+
+
+def test_an_adapter_in_a_folder_named_default_is_that_one(build, tmp_path):
+    folder = several(build, tmp_path)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / "default").mkdir(exist_ok=True)
+        shutil.move(folder / name, folder / "default" / name)
+    with pytest.raises(AmbiguousCheckpoint, match="2 checkpoints and none was named") as error:
+        locate(str(folder))
+    assert "default (adapter), second (adapter)" in str(error.value.remedy)
+    assert locate(str(folder / "default")).path == folder / "default"
+
+
+def test_no_adapter_named_default_is_made_up(adapter, tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        locate(str(adapter / "default"))
 
 
 def test_a_folder_with_an_adapter_and_a_model_is_ambiguous(adapter, base_of):

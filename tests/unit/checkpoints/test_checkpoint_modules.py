@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import transformers
 
 from lorascope.checkpoints.modules import model_class, quiet_transformers, read_config, skeleton
 from lorascope.checkpoints.tensors import open_tensors
@@ -78,18 +79,76 @@ def test_names_with_and_without_the_prefix_mean_the_same(base_of):
     assert with_head.key_of("classifier.weight", tensors) is None
 
 
-def test_three_dimensional_experts_are_named_as_unread(tmp_path):
-    from transformers import MixtralConfig, MixtralForCausalLM
+def tiny_moe(cls, folder, **settings):
+    config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, **settings}
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{cls}ForCausalLM")(getattr(transformers, f"{cls}Config")(**config)).eval()
+    model.save_pretrained(folder)
+    return model
 
-    config = MixtralConfig(
-        vocab_size=40, hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    MixtralForCausalLM(config).save_pretrained(tmp_path)
+
+MOES = {
+    "Mixtral": ({"intermediate_size": 8, "num_key_value_heads": 2, "num_local_experts": 3}, False),
+    "GptOss": ({"intermediate_size": 8, "num_key_value_heads": 2, "num_local_experts": 3, "head_dim": 8}, True),
+    "JetMoe": ({"intermediate_size": 8, "num_key_value_heads": 1, "num_local_experts": 3, "kv_channels": 8}, False),
+}
+
+
+@pytest.mark.parametrize("cls", list(MOES))
+def test_each_expert_is_a_linear_module_with_the_orientation_of_its_class(tmp_path, cls):
+    settings, transposed = MOES[cls]
+    model = tiny_moe(cls, tmp_path, **settings)
     built = skeleton(tmp_path)
-    assert any("experts" in name for name in built.unread)
-    assert not any("experts" in name for name in built.linear)
-    assert "model.layers.0.self_attn.q_proj" in built.linear
+    assert built.unread == ()
+    slices = [module for module in built.linear.values() if module.index is not None]
+    stacks = {name: weight for name, weight in model.named_parameters() if weight.ndim == 3}
+    assert {module.parameter for module in slices} == set(stacks)
+    assert len(slices) == sum(len(weight) for weight in stacks.values())
+    for module in slices:
+        assert module.name == f"{module.parameter}[{module.index}]"
+        assert module.transposed is transposed
+        size = (module.out_features, module.in_features)
+        assert stacks[module.parameter].shape[1:] == (size[::-1] if transposed else size)
+
+
+def test_a_stack_whose_orientation_nobody_says_is_unread_and_named(tmp_path, monkeypatch):
+    settings, _ = MOES["JetMoe"]
+    tiny_moe("JetMoe", tmp_path, **settings)
+    monkeypatch.setattr("lorascope.checkpoints.modules._STACK_TRANSPOSED", {})
+    built = skeleton(tmp_path)
+    assert built.unread
+    assert all(built.others[name] == "parameter" for name in built.unread)
+    assert not any(module.index is not None for module in built.linear.values())
+
+
+def test_every_parameter_is_a_linear_weight_or_has_a_kind(build, tmp_path):
+    model = build("bert", "BertForMaskedLM")
+    model.save_pretrained(tmp_path)
+    built = skeleton(tmp_path)
+    linear = {module.parameter for module in (*built.linear.values(), *built.tied.values())}
+    tied = {"cls.predictions.decoder.bias"}
+    assert linear | set(built.others) | tied == set(dict(model.named_parameters(remove_duplicate=False)))
+    stem = "bert.encoder.layer.0.output"
+    assert built.others["bert.embeddings.position_embeddings.weight"] == "embedding"
+    assert built.others[f"{stem}.dense.bias"] == "bias"
+    assert built.others[f"{stem}.LayerNorm.weight"] == built.others[f"{stem}.LayerNorm.bias"] == "norm"
+    assert built.output == "cls.predictions.decoder"
+
+
+def test_convolutions_and_lone_parameters_have_their_kinds(tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    built = skeleton(tmp_path)
+    kinds = {name.removeprefix("embeddings."): kind for name, kind in built.others.items() if "embeddings" in name}
+    assert kinds == {
+        "patch_embeddings.projection.weight": "convolution",
+        "patch_embeddings.projection.bias": "bias",
+        "cls_token": "parameter",
+        "position_embeddings": "parameter",
+    }
+    assert built.unread == ()
 
 
 def test_no_memory_is_taken_and_no_seed_used(base_of):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import Any
@@ -447,6 +448,119 @@ def weights_only_comparison() -> Comparison:
         Missing(area="curves", subject=LORA, reason="no training log was found beside the adapter"),
     ]
     return comparison([base, checkpoint(LORA)], weights={LORA: weight_report(0.018, 3)}, missing=missing)
+
+
+# --- weights with everything that can be known of them ---
+
+RUNS = (LORA, FULL, "lora-r64")
+
+
+def traced_weights_comparison(subjects: tuple[str, ...] = RUNS, layers: int = 4) -> Comparison:
+    """Weights with null levels, rotations, undecided vectors, sweeps, growth and directions that subjects share."""
+    base = checkpoint(BASE, role="base", kind="model", method=None, parameters=ParameterCounts(total=1_100_048_384))
+    reports = {name: traced_report(1.0 / (1 + at), layers) for at, name in enumerate(subjects)}
+    series = [each for at, name in enumerate(subjects) for each in traced_series(name, 1.0 / (1 + at))]
+    series += [
+        each
+        for at, first in enumerate(subjects)
+        for second in subjects[at + 1 :]
+        for each in pair_series(first, second, 0.1 + 0.2 * at)
+    ]
+    for module in reports[subjects[0]].modules:
+        values = [8.0 * math.exp(-0.12 * rank) for rank in range(10)]
+        ranks = [float(rank) for rank in range(1, 11)]
+        series.append(Series(subject=BASE, name=f"spectrum:{module.name}", x_name="rank", x=ranks, y=list(values)))
+    return comparison([base, *map(checkpoint, subjects)], weights=reports, series=series)
+
+
+def traced_report(strength: float, layers: int) -> WeightReport:
+    modules = []
+    for layer in range(layers):
+        for place, kind in enumerate(KINDS):
+            count = round(strength * (place + 2 * (layer % 3)))
+            modules.append(traced_module(f"model.layers.{layer}.{kind}", strength, min(count, 8), place))
+    left = sum(module.intruders.count for module in modules if module.intruders)
+    rotated = sum(module.intruders.rotations or 0 for module in modules if module.intruders)
+    totals: dict[str, float | None] = {
+        "modules": float(len(modules)), "changed_modules": float(len(modules)), "relative_change": 0.03 * strength,
+        "intruder_count": float(left), "intruder_count_right": float(left // 2), "intruder_new": float(left - rotated),
+        "intruder_rotations": float(rotated), "null_intruder_count": 31.0, "null_intruder_energy": 0.083,
+        "intruder_energy": 0.12 * strength, "effective_rank": 9.8, "stable_rank": 3.1, "rank_90": 6.2, "rank_95": 8.4,
+        "rank_99": 12.9, "amplification": 21.5 * strength, "undecided": 7.0, "saturated_modules": 0.0,
+    }  # fmt: skip
+    return WeightReport(modules=modules, totals=totals)
+
+
+def traced_module(name: str, strength: float, count: int, place: int) -> ModuleWeights:
+    rotated = count // 3
+    vectors = [traced_vector(rank, count, rotated) for rank in range(10)]
+    undecided = sum(vector.verdict == "undecided" for vector in vectors)
+    left = intruder_report("left", count, intruder_report("right", count // 2, None)).model_copy(
+        update={"vectors": vectors, "rotations": rotated, "undecided": undecided}
+    )
+    return module(name, 0.01 * strength * (1 + place), count).model_copy(
+        update={
+            "intruders": left, "null_count": 3, "null_energy": 0.08, "rank_90": 6, "rank_95": 8, "rank_99": 13,
+            "amplification": 4.0 * strength * (1 + place), "spectral_change": 0.21 * strength,
+            "exact_zero_fraction": 0.002, "rounding_floor": 0.0004,
+        }
+    )  # fmt: skip
+
+
+def traced_vector(rank: int, count: int, rotated: int) -> IntruderVector:
+    """The first ``count`` intrude, the last ``rotated`` of them by rotation; the one after them is undecided."""
+    verdict = "intruder" if rank < count else "undecided" if count and rank == count else "kept"
+    low, high = {"intruder": (0.21, 0.38), "undecided": (0.42, 0.66), "kept": (0.71, 1.0)}[verdict]
+    share = 0.78 if count - rotated <= rank < count else 0.9 if verdict == "kept" else 0.09
+    return IntruderVector(
+        index=rank, singular_value=8.1 * math.exp(-0.115 * rank), low=low + 0.01 * rank,
+        high=min(high + 0.01 * rank, 1.0), leading_share=share, verdict=verdict,
+    )  # fmt: skip
+
+
+def traced_series(subject: str, strength: float) -> list[Series]:
+    thresholds = [round(0.05 * step, 2) for step in range(1, 20)]
+    certain = [float(round(90 * strength * value**2)) for value in thresholds]
+    possible = [value + (4.0 if 0.3 < x < 0.8 else 0.0) for x, value in zip(thresholds, certain, strict=True)]
+    by_chance = [float(round(60 * strength * value**3)) for value in thresholds]
+    found = [
+        Series(subject=subject, name=name, x_name="epsilon", x=thresholds, y=list(y), low=low, high=high)
+        for name, y, low, high in (
+            ("epsilon_curve", certain, certain, possible),
+            ("epsilon_curve:right", by_chance, by_chance, by_chance),
+            ("null_epsilon_curve", by_chance, None, None),
+        )
+    ]
+    ranks = [float(rank) for rank in range(1, 11)]
+    counts = [float(round(3 * strength * rank)) for rank in ranks]
+    wider = [value + (2.0 if value > 9 else 0.0) for value in counts]
+    found.append(Series(subject=subject, name="k_curve", x_name="k", x=ranks, y=list(counts), low=counts, high=wider))
+    steps = [float(step) for step in range(100, 1001, 100)]
+    grown = [float(round(strength * step / 40)) for step in steps]
+    born = [grown[0], *(after - before for before, after in itertools.pairwise(grown))]
+    for suffix, y in (
+        ("", grown),
+        (":births", born),
+        (":energy", [0.0004 * value for value in grown]),
+        (":relative_change", [0.00003 * strength * step for step in steps]),
+    ):
+        found.append(Series(subject=subject, name=f"growth{suffix}", x_name="step", x=steps, y=list(y)))
+    return found
+
+
+def pair_series(first: str, second: str, level: float) -> list[Series]:
+    dimensions = [float(i) for i in range(1, 17)]
+    shared = [level + 0.3 * math.exp(-0.2 * i) for i in dimensions]
+    return [
+        Series(
+            subject=first, name=f"subspace_similarity:{second}", x_name="dimensions", x=dimensions, y=list(shared),
+            low=[0.6 * value for value in shared], high=[min(1.4 * value, 1.0) for value in shared],
+        ),
+        Series(
+            subject=first, name=f"subspace_random:{second}", x_name="dimensions", x=dimensions,
+            y=[i / 2048 for i in dimensions],
+        ),
+    ]  # fmt: skip
 
 
 # --- hostile text everywhere ---

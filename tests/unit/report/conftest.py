@@ -41,3 +41,8 @@ def labels(factory: ModuleType) -> Comparison:
 @pytest.fixture
 def weights_only(factory: ModuleType) -> Comparison:
     return factory.weights_only_comparison()
+
+
+@pytest.fixture
+def traced(factory: ModuleType) -> Comparison:
+    return factory.traced_weights_comparison()

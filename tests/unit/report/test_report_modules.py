@@ -45,20 +45,65 @@ def test_grid_of_layers_and_kinds(causal: Comparison) -> None:
     assert (loose.layers, loose.rows[0].label) == (("",), "lm_head")
     cell = layers.rows[0].cells[2]
     assert cell is not None
-    assert (cell.left, cell.right, cell.left_share) == (3, 1, 1.0)
+    assert (cell.shown["left"], cell.shown["right"]) == (modules.Shown("3", 1.0), modules.Shown("1", 1.0))
     missing = loose.rows[0].cells[0]
     assert missing is not None
-    assert (missing.change, missing.left, missing.right) == (None, None, None)
+    assert {shown.text for shown in missing.shown.values()} == {"–"}
 
 
 def test_subjects_share_one_scale(causal: Comparison) -> None:
     scale = modules.grid_scale(causal)
     largest = {
-        name: max(cell.change_share for row in modules.grids(report, scale)[0].rows for cell in row.cells if cell)
+        name: max(
+            cell.shown["change"].share for row in modules.grids(report, scale)[0].rows for cell in row.cells if cell
+        )
         for name, report in causal.weights.items()
     }
     assert largest["full-ft"] == 1.0
     assert largest["lora-r16"] == pytest.approx(0.018 / 0.041, abs=1e-3)
+
+
+def test_the_map_offers_what_any_module_has(causal: Comparison, traced: Comparison) -> None:
+    assert list(modules.grid_scale(causal).largest) == ["change", "left", "energy", "right"]
+    assert list(modules.grid_scale(traced).largest) == [
+        "change", "left", "corrected", "energy", "right", "amplification"
+    ]  # fmt: skip
+    traced.weights.clear()
+    assert modules.grid_scale(traced).largest == {"change": 0.0}
+
+
+def test_counts_above_a_random_update_go_below_zero(traced: Comparison) -> None:
+    scale = modules.grid_scale(traced)
+    assert scale.ends("corrected") == ("−5", "+5")
+    assert scale.ends("left") == ("0", "8")
+    assert scale.ends("change") == ("0", "7.0\u00a0%")
+    first, last = (traced.weights["lora-r16"].modules[at] for at in (0, 13))
+    assert modules.shown_values(first, scale)["corrected"] == modules.Shown("−3", -0.6)
+    assert modules.shown_values(last, scale)["corrected"] == modules.Shown("+5?", 1.0)
+    unknown = last.model_copy(update={"null_count": None})
+    assert modules.shown_values(unknown, scale)["corrected"].text.startswith("–")
+
+
+def test_rotations_are_told_from_new_directions(traced: Comparison) -> None:
+    module = traced.weights["lora-r16"].modules[13]
+    rows = modules.interval_rows(module)
+    assert [row["mark"] for row in rows] == ["intruder"] * 6 + ["rotation"] * 2 + ["undecided", "kept"]
+    assert [row["mark"] for row in modules.spectrum_rows(traced, module) if row["line"] == "adapted"] == [
+        row["mark"] for row in rows
+    ]
+    assert [row["index"] for row in rows] == list(range(1, 11))
+    for row in rows:
+        assert row["epsilon"] == 0.5
+        assert row["decides"] == (row["high"] if row["mark"] in ("intruder", "rotation") else row["low"])
+    assert modules.interval_rows(module.model_copy(update={"intruders": None})) == []
+
+
+@pytest.mark.parametrize(("share", "mark"), [(0.49, "intruder"), (0.5, "rotation"), (1.0, "rotation")])
+def test_half_of_the_length_makes_a_rotation(factory: ModuleType, share: float, mark: str) -> None:
+    vector = factory.traced_vector(0, 1, 0)
+    assert modules.mark_of(vector.model_copy(update={"leading_share": share})) == mark
+    kept = vector.model_copy(update={"leading_share": share, "verdict": "kept"})
+    assert modules.mark_of(kept) == "kept"
 
 
 def test_very_many_modules_are_cut_to_the_most_changed(
@@ -94,3 +139,5 @@ def test_spectra_of_the_page_match_the_rows(causal: Comparison) -> None:
     one = packed["lora-r16"]["model.layers.2.mlp.up_proj"]
     assert len(one["delta"]) == 16
     assert one["vectors"][0] == [0, 8.1, "intruder", 0.31, 0.34, 0.12]
+    assert one["epsilon"] == 0.5
+    assert packed["lora-r16"]["lm_head"]["epsilon"] is None

@@ -78,6 +78,24 @@ def test_a_matrix_of_full_rank_keeps_norm_rank_and_leading_values(shape):
     assert torch.equal(drawn.matrix, random_update(delta, seed=5, values=delta.singular_values()).matrix)
 
 
+def test_leading_values_and_the_norm_suffice():
+    left, right = (torch.linalg.qr(gaussian(64, 64, seed=seed)).Q for seed in (1, 2))
+    values = 10.0 * 0.9 ** torch.arange(64).double()
+    delta = DenseDelta((left * values) @ right.T)
+    drawn = random_update(delta, seed=5, values=values[:10], norm=float(values.norm()))
+    assert float(drawn.dense().norm()) == pytest.approx(float(values.norm()))
+    torch.testing.assert_close(drawn.singular_values()[:10], values[:10], rtol=1e-6, atol=0)
+    whole = random_update(delta, seed=5, values=values, norm=float(values.norm()))
+    torch.testing.assert_close(whole.dense(), random_update(delta, seed=5, values=values).dense())
+    low = FactoredDelta(gaussian(64, 2), gaussian(2, 64, seed=1), 1.0)
+    known = low.singular_values()
+    drawn = random_update(DenseDelta(low.dense()), seed=5, values=known, norm=float(known.norm()))
+    torch.testing.assert_close(drawn.singular_values()[:2], known)
+    assert float(drawn.singular_values()[2]) < 1e-6 * float(known[0])
+    with pytest.raises(ValueError, match="10 of 64 singular values"):
+        random_update(delta, seed=5, values=values[:10])
+
+
 def test_a_change_of_nothing_stays_nothing():
     for delta in (FactoredDelta(torch.zeros(8, 2), gaussian(2, 6).float(), 1.0), DenseDelta(torch.zeros(8, 6))):
         drawn = random_update(delta, seed=0)

@@ -1,0 +1,149 @@
+"""``repair`` in ``result.json``: every scanned variant of one adapted checkpoint, and what the scan says.
+
+Differences are in each metric's own scale and sign, like everywhere in the result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RepairFamily = Literal["strength", "top", "all"]
+RepairControl = Literal["shrink", "neighbour", "random"]
+RepairOutcome = Literal[
+    "explains", "no_more", "no_effect", "undecided", "no_intruders", "nothing_forgotten", "not_measured"
+]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+# ``Comparison`` holds these models, so they cannot take its strict base class from there.
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class RepairAxis(_Model):
+    """What is measured of every variant: one metric, over the items of one or several tasks together."""
+
+    tasks: list[str]
+    metric: str
+    unit: str
+    scale: str
+    direction: Literal["higher", "lower", "none"]
+
+
+class RepairValue(_Model):
+    """A value with its 95 % interval."""
+
+    value: _Finite
+    low: _Finite | None = None
+    high: _Finite | None = None
+    n: int = Field(ge=0)
+
+
+class RepairChange(_Model):
+    """A paired difference with its 95 % interval. ``verdict`` is by the contract's table, None without a margin."""
+
+    value: _Finite
+    low: _Finite | None = None
+    high: _Finite | None = None
+    n: int = Field(ge=0)
+    p_value: _Finite | None = None
+    margin: _Finite | None = None
+    verdict: Literal["improved", "equivalent", "regressed", "inconclusive"] | None = None
+
+
+class RepairMetric(_Model):
+    """One metric of one variant; ``change`` is against the unrepaired adapted checkpoint on the same items."""
+
+    axis: RepairAxis
+    value: RepairValue | None = None
+    change: RepairChange | None = None
+
+
+class RepairPoint(_Model):
+    """Where base or adapted checkpoint stand on the two axes; of the base, ``change`` is against the adapted too."""
+
+    target: RepairMetric | None = None
+    retention: RepairMetric | None = None
+
+
+class RepairRow(_Model):
+    """One variant. λ is ``strength``: of the whole ΔW, or of the intruders' singular values.
+
+    ``relative_norm`` is ‖ΔW'‖ / ‖ΔW‖ over all scanned modules (Frobenius). ``target`` and ``retention`` are the
+    report's two axes, ``others`` what else was measured. A variant that turned none of the flipped answers is
+    ``screened_out`` and has no values. ``front``: no other variant is at least as good on both axes and better on one.
+    """
+
+    name: str
+    family: RepairFamily
+    strength: _Finite
+    control: RepairControl | None = None
+    relative_norm: _Finite | None = None
+    target: RepairMetric | None = None
+    retention: RepairMetric | None = None
+    others: list[RepairMetric] = Field(default_factory=list)
+    front: bool = False
+    screened_out: bool = False
+    note: str | None = None
+
+
+class RepairContrast(_Model):
+    """Intruder scaling minus one of its controls at the same ‖ΔW'‖, on the same items.
+
+    ``p_adjusted`` is that of the repair against all its controls at once (the largest of their p-values for "recovers
+    more"), by Benjamini–Hochberg over all repairs of the scan. ``target_kept``: the 95 % interval excludes a target
+    loss of the metric's margin or more against the control; None where no target was measured.
+    """
+
+    family: Literal["top", "all"]
+    strength: _Finite
+    control: RepairControl
+    retention: RepairChange
+    target: RepairChange | None = None
+    target_kept: bool | None = None
+    p_adjusted: _Finite | None = None
+
+
+class RepairVerdict(_Model):
+    """Whether scaling intruders recovers more than its controls do.
+
+    ``forgotten`` is what was lost on the retention axis (adapted against base), ``items`` its number of items.
+    ``contrast_margin`` is what counts as more: a fifth of the loss. ``against`` names the control that the intruders
+    do not surpass, ``best`` the repair that the verdict rests on.
+    """
+
+    outcome: RepairOutcome
+    items: int = Field(ge=0)
+    forgotten: RepairChange | None = None
+    contrast_margin: _Finite | None = None
+    against: RepairControl | None = None
+    best: str | None = None
+
+
+class RepairAdvice(_Model):
+    """The variant to write, and the command that writes it."""
+
+    name: str
+    command: list[str]
+
+
+class RepairReport(_Model):
+    """The scan of one adapted checkpoint. ``intruders`` counts those scaled in the families ``top`` and ``all``."""
+
+    subject: str
+    k: int
+    epsilon: _Finite
+    modules: int
+    intruders: dict[Literal["top", "all"], int]
+    target: RepairAxis | None = None
+    retention: RepairAxis | None = None
+    base: RepairPoint
+    adapted: RepairPoint
+    flipped_items: int | None = Field(default=None, description="items of the first pass; null where it was left out")
+    rows: list[RepairRow]
+    contrasts: list[RepairContrast] = Field(default_factory=list)
+    verdict: RepairVerdict
+    advice: RepairAdvice | None = None
+    notes: list[str] = Field(default_factory=list)
