@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -103,7 +104,7 @@ def analyse_module(
     judgement = null = None
     if spectrum.norm:
         judgement = judge_matrix(base, adapted, options.question, subjects=subjects)
-        null = _judge_null(base, delta, spectrum, options, subjects) if options.null else None
+        null = _judge_null(name, base, delta, spectrum, options, subjects) if options.null else None
     floor = None if tuned is None else rounding_floor(tuned, stored_dtype)
     rank = numerical_rank(spectrum.values, delta.shape, floor=floor, dtype=torch.float32)
     report = ModuleWeights(
@@ -154,10 +155,10 @@ def _sizes(base: BaseMatrix, delta: WeightDelta, spectrum: _Spectrum, rank: int)
 
 
 def _judge_null(
-    base: BaseMatrix, delta: WeightDelta, spectrum: _Spectrum, options: AnalysisOptions, subjects: int
+    name: str, base: BaseMatrix, delta: WeightDelta, spectrum: _Spectrum, options: AnalysisOptions, subjects: int
 ) -> Judgement:
     """The same question for a random update: what a change of this size does to any matrix, whatever was learnt."""
-    update = random_update(delta, seed=options.seed, values=spectrum.values, norm=spectrum.norm)
+    update = random_update(delta, seed=options.seed + crc32(name.encode()), values=spectrum.values, norm=spectrum.norm)
     return judge_matrix(base, adapted_matrix(base.weight, update), options.question, subjects=subjects)
 
 
