@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import rich_click as click
 
-from lorascope.cli.options import all_checkpoints, common, judging, opening, running, watcher, weight_options, writing
-
-_PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
+from lorascope.cli.options import (
+    PROBES,
+    all_checkpoints,
+    common,
+    file_sets,
+    judging,
+    label_names,
+    opening,
+    running,
+    watcher,
+    weight_options,
+    writing,
+)
 
 
 @click.command()
@@ -26,7 +36,7 @@ _PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh
 )
 @click.option(
     "--probe",
-    type=click.Choice(list(_PROBES)),
+    type=click.Choice(list(PROBES)),
     default="both",
     show_default=True,
     help="Language of the built-in general-knowledge probe.",
@@ -61,9 +71,9 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     options.pop("debug")
     labels = options.pop("labels")
     questions = Questions(
-        data=_sets(options.pop("data")),
-        labels=_label_names(labels) if labels else None,
-        probe=_PROBES[options.pop("probe")],
+        data=file_sets(options.pop("data")),
+        labels=label_names(labels) if labels else None,
+        probe=PROBES[options.pop("probe")],
         **{name: options.pop(name) for name in ("suite", "train_data", "limit", "fraction", "seed")},
     )
     settings = CompareOptions(
@@ -80,30 +90,3 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     show_result(result, quiet=quiet, as_json=as_json)
     judged = load_result(result).gates
     return 0 if judged is None or judged.passed else 1
-
-
-def _sets(given: tuple[str, ...]) -> dict[str, str]:
-    """Set names to files; a single unnamed file has the name ''."""
-    sets: dict[str, str] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        named = bool(equals) and "/" not in name and not Path(text).exists()
-        key, value = (name, path) if named else ("" if len(given) == 1 else Path(text).stem, text)
-        if key in sets:
-            raise click.UsageError(f"--data: two sets are named {key}; give NAME=FILE")
-        sets[key] = value
-    return sets
-
-
-def _label_names(path: Path) -> tuple[str, ...]:
-    import json
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    except (UnicodeDecodeError, ValueError) as error:
-        raise click.UsageError(f"--labels: {path} is neither a JSON list nor lines of UTF-8 text ({error})") from error
-    cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
-    if not cleaned or len(set(cleaned)) != len(cleaned):
-        raise click.UsageError(f"--labels: {path} must name each label once, and at least one")
-    return cleaned

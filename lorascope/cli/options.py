@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import rich_click as click
 from rich.console import Console
@@ -14,6 +14,9 @@ from lorascope.workflows.watch import Silent, Watch
 
 if TYPE_CHECKING:
     from lorascope.workflows.weights import WeightOptions
+
+PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
+"""Languages of the built-in probe by the value of ``--probe``."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -150,3 +153,31 @@ def all_checkpoints(adapted: tuple[str, ...], wanted: bool) -> tuple[str, ...]:
 def watcher(quiet: bool) -> Watch:
     """Progress on standard error, or none."""
     return Silent() if quiet else TerminalWatch(Console(stderr=True))
+
+
+def file_sets(given: tuple[str, ...]) -> dict[str, str]:
+    """Set names to files; a single unnamed file has the name ''."""
+    sets: dict[str, str] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        named = bool(equals) and "/" not in name and not Path(text).exists()
+        key, value = (name, path) if named else ("" if len(given) == 1 else Path(text).stem, text)
+        if key in sets:
+            raise click.UsageError(f"--data: two sets are named {key}; give NAME=FILE")
+        sets[key] = value
+    return sets
+
+
+def label_names(path: Path) -> tuple[str, ...]:
+    """Label names from a JSON list or from one a line; a usage error where it is neither or names one twice."""
+    import json
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (UnicodeDecodeError, ValueError) as error:
+        raise click.UsageError(f"--labels: {path} is neither a JSON list nor lines of UTF-8 text ({error})") from error
+    cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+    if not cleaned or len(set(cleaned)) != len(cleaned):
+        raise click.UsageError(f"--labels: {path} must name each label once, and at least one")
+    return cleaned

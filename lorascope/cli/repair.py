@@ -10,8 +10,7 @@ import rich_click as click
 from click import get_current_context
 from click.core import ParameterSource
 
-from lorascope.cli.compare import _PROBES, _label_names, _sets
-from lorascope.cli.options import common, opening, running, watcher, writing
+from lorascope.cli.options import PROBES, common, file_sets, label_names, opening, running, watcher, writing
 
 # Options that only one of the two ways to repair looks at; given with the other they would be passed over.
 _SCANNING = ("suite", "data", "labels", "probe", "strengths", "lambdas", "device", "dtype", "batch_size", "limit",
@@ -57,7 +56,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, text: str | Non
 )
 @click.option(
     "--probe",
-    type=click.Choice(list(_PROBES)),
+    type=click.Choice(list(PROBES)),
     default="both",
     show_default=True,
     help="Scan: language of the built-in general-knowledge probe, which shows what was forgotten.",
@@ -138,20 +137,16 @@ def _summary(folder: Path, record: dict[str, Any]) -> list[str]:
 
 
 def _scan(options: dict[str, Any]) -> int:
-    from rich.console import Console
-
     from lorascope.cli.show import show_result
-    from lorascope.report.repair_section import print_repair
-    from lorascope.workflows.publish import load_result
     from lorascope.workflows.repair_scan import LAMBDAS, STRENGTHS, ScanOptions, scan
     from lorascope.workflows.tasks import Questions
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
     labels = options.pop("labels")
     questions = Questions(
-        data=_sets(options.pop("data")),
-        labels=_label_names(labels) if labels else None,
-        probe=_PROBES[options.pop("probe")],
+        data=file_sets(options.pop("data")),
+        labels=label_names(labels) if labels else None,
+        probe=PROBES[options.pop("probe")],
         **{name: options.pop(name) for name in ("suite", "limit", "fraction", "seed")},
     )
     settings = ScanOptions(
@@ -163,8 +158,4 @@ def _scan(options: dict[str, Any]) -> int:
     )
     result = scan(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
-    if not quiet and not as_json:
-        found = load_result(result).repair
-        assert found is not None
-        print_repair(found, Console())
     return 0

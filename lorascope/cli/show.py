@@ -23,6 +23,10 @@ def show_result(result: Path, *, quiet: bool = False, as_json: bool = False) -> 
     console = Console()
     comparison = load_result(result)
     print_summary(comparison, console)
+    if comparison.repair is not None:
+        from lorascope.report.repair_section import print_repair
+
+        print_repair(comparison.repair, console)
     if comparison.gates is not None:
         from lorascope.workflows.gate import show
 

@@ -52,6 +52,7 @@ def test_all_files_are_written_and_nothing_else(language: Path) -> None:
         "samples.parquet",
         "weights.parquet",
         "run.json",
+        "modules.jsonl",
         "answers.sqlite",
     }
 
