@@ -52,12 +52,15 @@ def _random_factors(values: Tensor, shape: tuple[int, int], like: Tensor, genera
 def _random_matrix(values: Tensor, rest: float, like: Tensor, generator: torch.Generator) -> DenseDelta:
     """The given singular values along random directions, and Gaussian noise of norm ``rest`` orthogonal to them."""
     rows, columns = like.shape
-    left, right = _haar(rows, len(values), generator), _haar(columns, len(values), generator)
-    noise = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    noise -= left @ (left.T @ noise)
-    noise -= (noise @ right) @ right.T
-    noise *= rest / noise.norm()
-    return DenseDelta(((left * values) @ right.T + noise).to(like))
+    wide = torch.promote_types(like.dtype, torch.float32)
+    left, right = (_haar(size, len(values), generator).to(wide) for size in (rows, columns))
+    # In place: one matrix of this size, whatever the size.
+    noise = torch.randn(rows, columns, generator=generator, dtype=wide)
+    noise.addmm_(left, left.T @ noise, alpha=-1.0)
+    noise.addmm_(noise @ right, right.T, alpha=-1.0)
+    noise *= rest / float(torch.linalg.vector_norm(noise, dtype=torch.float64))
+    noise.addmm_(left * values.to(wide), right.T)
+    return DenseDelta(noise.to(like))
 
 
 def _haar(dimensions: int, count: int, generator: torch.Generator) -> Tensor:
@@ -75,5 +78,5 @@ def shrink_update(base_weight: Tensor, norm: float) -> DenseDelta | None:
     """
     if not norm >= 0.0:
         raise ValueError(f"a norm cannot be {norm}")
-    whole = float(base_weight.double().norm())
+    whole = float(torch.linalg.vector_norm(base_weight, dtype=torch.float64))
     return None if norm >= whole else DenseDelta(base_weight * (-norm / whole))

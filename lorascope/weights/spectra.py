@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_ROWS = 512
 
 
 def frobenius_norm(singular_values: Tensor) -> float:
@@ -36,7 +37,7 @@ def unchanged_fraction(base: Tensor, adapted: Tensor, stored_dtype: str) -> floa
     if not adapted.numel():
         return None
     rounded = base.to(_TYPES[stored_dtype]).to(adapted.dtype) if stored_dtype in _TYPES else base
-    return float((rounded == adapted).double().mean())
+    return int((rounded == adapted).sum()) / adapted.numel()
 
 
 def stable_rank(singular_values: Tensor) -> float | None:
@@ -87,8 +88,12 @@ def rounding_floor(weight: Tensor, stored_dtype: str) -> float | None:
         return None
     limits = torch.finfo(_TYPES[stored_dtype])
     digits, smallest = -round(math.log2(limits.eps)), math.frexp(limits.smallest_normal)[1] - 1
-    exponent = (torch.frexp(weight.double())[1] - 1).clamp(min=smallest)
-    ulp = torch.exp2((exponent - digits).double())
-    ulp = torch.where(weight == 0, torch.zeros_like(ulp), ulp)
-    variance = ulp.square() / 12.0
-    return float(variance.sum(dim=1).max().sqrt() + variance.sum(dim=0).max().sqrt())
+    largest_row, columns = 0.0, torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    # By blocks of rows: whole copies in float64 would be the largest thing in memory.
+    for block in torch.split(weight, _ROWS):
+        exponent = (torch.frexp(block)[1] - 1).clamp(min=smallest)
+        ulp = torch.exp2((exponent - digits).double()).masked_fill_(block == 0, 0.0)
+        variance = ulp.square_() / 12.0
+        largest_row = max(largest_row, float(variance.sum(dim=1).max()))
+        columns += variance.sum(dim=0)
+    return math.sqrt(largest_row) + math.sqrt(float(columns.max()))
