@@ -45,7 +45,8 @@ class AdapterChanges:
         self._parameter_factors: dict[str, list[FactorKeys]] = {}
         self._merged: MergedLayers | None = None
         self._merged_names: dict[str, str] = {}
-        self._find_saved()
+        if not self.config.replicates_layers:
+            self._find_saved()
         if self.config.is_factored:
             self._find_factors()
         if self._needs_merging():
@@ -130,9 +131,9 @@ class AdapterChanges:
         for name, pair in self.factors.items():
             key = pair.up.replace(".lora_B.weight", ".lora_B.bias")
             if key in self.tensors.specs:
-                old = self.base.parameter(f"{name}.bias")
+                start = self._start(f"{name}.bias")
                 moved = pair.scaling * self.tensors.get(key).float()
-                yield f"{name}.bias", moved if old is None else old.float() + moved
+                yield f"{name}.bias", moved if start is None else start.float() + moved
         if self._merged is not None:
             for name in sorted(self._merged.names):
                 yield from self._merged_values(name)
@@ -150,13 +151,20 @@ class AdapterChanges:
     def _targeted(self, parameter: str, pairs: list[FactorKeys]) -> Tensor:
         import torch
 
-        old = self.base.parameter(parameter)
-        assert old is not None
+        start = self._start(parameter)
+        assert start is not None
         moved = []
         for pair in pairs:
             factors = self._factors(pair, transposed=False)
             moved.append(factors.scaling * factors.up @ factors.down)
-        return old.float() + (torch.stack(moved) if old.ndim == 3 else moved[0])
+        return start.float() + (torch.stack(moved) if start.ndim == 3 else moved[0])
+
+    def _start(self, parameter: str) -> Tensor | None:
+        """A parameter before the method's own tensors: the adapter's where it saves it whole, else the base's."""
+        for name in self.base.skeleton.spellings(parameter):
+            if name in self.saved:
+                return self.tensors.get(self.saved[name])
+        return self.base.parameter(parameter)
 
     def _kind(self, parameter: str) -> ParameterKind:
         for built in (self.base.skeleton, self.skeleton):
@@ -184,8 +192,13 @@ class AdapterChanges:
             name = self.base.named(pair.module)
             if name is None and self.base.has(pair.target):
                 self._parameter_factors.setdefault(pair.target, []).append(pair)
-            else:
+            elif name is not None or not self._is_no_linear(pair.module):
                 self.factors[self._resolved(pair)] = pair
+
+    def _is_no_linear(self, module: str) -> bool:
+        """Whether the model has the module, but not as a linear one: attention with a matrix of its own, say."""
+        name = self.skeleton.module_named(module)
+        return name is not None and name not in self.skeleton.linear and name not in self.skeleton.tied
 
     def _needs_merging(self) -> bool:
         """Whether anything is to be read from PEFT's merge: the method's own tensors that are no linear factors."""
@@ -205,7 +218,7 @@ class AdapterChanges:
             wrapped = ".base_layer." in key and ".lora_" not in key
             if not wrapped and method_module(key, self.config.peft_type) is not None:
                 continue
-            plain = plain_name(key).replace(".base_layer.", ".")
+            plain = plain_name(key).replace(".base_layer.", ".").replace(".token_adapter.", ".")
             twin = self._twin(plain)
             modules = self._linear_of(plain)
             if twin is None:

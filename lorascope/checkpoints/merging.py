@@ -93,7 +93,6 @@ def parameter_targets(subject: OpenCheckpoint, base: OpenCheckpoint) -> tuple[di
     """
     import torch
     from peft import PeftConfig, get_peft_model
-    from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
 
     assert subject.adapter is not None
     with quiet_transformers(), torch.device("meta"):
@@ -108,12 +107,19 @@ def parameter_targets(subject: OpenCheckpoint, base: OpenCheckpoint) -> tuple[di
     modules = [method_module(key, subject.adapter.peft_type) for key in subject.tensors.specs]
     if all(name is None or name in layers or f"{name}.base_layer" in layers for name in modules):
         return targets, subject.tensors
+    return targets, _converted(subject, wrapped, config)
+
+
+def _converted(subject: OpenCheckpoint, wrapped: Any, config: Any) -> TensorSource:
     stored = {key: subject.tensors.get(key) for key in subject.tensors.specs}
     try:
+        # Releases of PEFT that have no such module cannot load these adapters either.
+        from peft.utils.transformers_weight_conversion import convert_peft_adapter_state_dict_for_transformers
+
         converted = convert_peft_adapter_state_dict_for_transformers(wrapped, config, stored)
-    except (ValueError, RuntimeError, KeyError) as error:
+    except (ImportError, ValueError, RuntimeError, KeyError) as error:
         raise _not_attached(subject, error) from error
-    return targets, MemorySource(converted, subject.path)
+    return MemorySource(converted, subject.path)
 
 
 def _target(name: str, layer: Any) -> ParameterTarget:

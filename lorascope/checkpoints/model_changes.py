@@ -27,7 +27,7 @@ class ModelChanges:
         """Find the base's linear modules in the model.
 
         ``unmatched`` names the base's modules that the adapted architecture does not have (another head), ``resized``
-        heads with another number of outputs; neither is compared. A tensor that its own architecture wants and its
+        heads with another number of outputs; neither has a ΔW. A tensor that its own architecture wants and its
         file lacks, a trunk tensor of another shape, or another architecture raises :class:`InvalidComparison`.
         """
         self.subject = subject
@@ -80,7 +80,7 @@ class ModelChanges:
         for name in self.resized:
             if name == self.base.skeleton.output:
                 key = str(self._key(f"{name}.weight"))
-                yield f"{name}.weight", "embedding", self.base.parameter(f"{name}.weight"), self.tensors.get(key)
+                yield f"{name}.weight", "embedding", self.base.tensors.get(self.base.keys[name]), self.tensors.get(key)
         weights: dict[str, ParameterKind] = {
             module.parameter: "parameter"
             for name, module in self.skeleton.linear.items()
@@ -112,9 +112,10 @@ class ModelChanges:
 
     def _match_untied(self, name: str) -> None:
         """An output layer that shares the embeddings in the base, and has a matrix of its own in the subject."""
-        own = next((spelled for spelled in self.skeleton.spellings(name) if spelled in self.skeleton.linear), None)
-        key = self._key(f"{name}.weight") if own is not None else None
-        if key is None:
+        key = self._key(f"{name}.weight")
+        tied = next((self.skeleton.tied[n] for n in self.skeleton.spellings(name) if n in self.skeleton.tied), None)
+        source = None if tied is None else self.skeleton.key_of(str(tied.tied_to), self.tensors)
+        if key is None or (source is not None and self.tensors.get(key).equal(self.tensors.get(source))):
             return
         linear = self.base.linear(name)
         if self.tensors.specs[key].shape == (linear.out_features, linear.in_features):

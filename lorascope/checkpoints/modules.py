@@ -76,7 +76,8 @@ class Skeleton:
     layers that share the embeddings' matrix: a file has no weight for them, or should have none. ``heads`` are the
     linear modules outside the trunk: language-model, classification and other output layers. ``others`` gives the kind
     of every parameter and floating-point buffer that is no linear module's weight, tied ones left out; ``trunk`` names
-    the trunk's own parameters. ``unread`` names stacks of matrices whose orientation is not known: not analysed.
+    the trunk's own parameters, ``output`` the layer that gives token logits. ``unread`` names stacks of matrices whose
+    orientation is not known: not analysed.
     """
 
     class_name: str
@@ -284,7 +285,7 @@ def parameter_kind(module: nn.Module, part: str) -> ParameterKind:
         return "embedding"
     if "Norm" in type(module).__name__:
         return "norm"
-    if "bias" in part.split("_") or part.endswith("_bias"):
+    if "bias" in part.split("_"):
         return "bias"
     # The common ancestor of torch's convolutions has no public name.
     convolutions = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose1d,

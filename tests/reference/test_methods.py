@@ -191,6 +191,9 @@ METHODS: dict[str, Callable[[Architecture], Any]] = {
     "norms": lambda a: peft.LNTuningConfig(target_modules=["input_layernorm"]),
     "norms-saved": lambda a: lora(a, modules_to_save=["norm"]),
     "experts": lambda a: lora(a, target_parameters=list(a.experts)),
+    "weights-targeted": lambda a: peft.LoraConfig(
+        r=3, lora_alpha=5, target_modules=a.targets[1:], target_parameters=[f"{a.targets[0]}.weight"]
+    ),
     "experts-rslora": lambda a: lora(a, target_parameters=[a.experts[1]], use_rslora=True),
     "experts-saved": lambda a: lora(a, modules_to_save=["experts"]),
     "all-linear": lambda a: lora(a, target_modules="all-linear"),
@@ -201,7 +204,8 @@ LLAMA_ALONE = {"loha", "loha-patterns", "lokr", "lokr-patterns", "hra", "miss", 
                "head-saved", "embeddings-saved", "embeddings-lora", "head-lora", "token-rows", "tokens-alone", "norms",
                "norms-saved", "hira", "vblora", "randlora", "randlora-bare", "qalora", "mica", "adamss", "c3a",
                "deft", "delora", "glora", "gralora", "osf", "peanut", "psoft", "pvera", "road", "shira", "supertuning",
-               "tinylora", "unilora", "waveft", "olora", "embeddings-dora", "head-rows"}  # fmt: skip
+               "tinylora", "unilora", "waveft", "olora", "embeddings-dora", "head-rows",
+               "weights-targeted"}  # fmt: skip
 NOT_LLAMA = {"lora-bias", "beft", "pooler-saved", "convolution", "word-embeddings"}
 EXPERTS = {"experts", "experts-rslora", "experts-saved"}
 STACKED = [name for name, architecture in ARCHITECTURES.items() if architecture.experts]

@@ -4,9 +4,11 @@ import json
 import math
 
 import pytest
-from peft import IA3Config, LoraConfig, VeraConfig
+import torch
+from peft import IA3Config, LoraConfig, VeraConfig, get_peft_model
 
 from lorascope.checkpoints.adapters import (
+    StackPart,
     is_shared,
     lora_factors,
     method_module,
@@ -68,6 +70,42 @@ def test_patterns_that_match_nothing_are_found(tmp_path):
 def test_methods_and_which_of_them_are_their_factors_alone(tmp_path, entries, method, plain):
     config = written(tmp_path, **entries)
     assert (config.method, config.is_plain_lora) == (method, plain)
+
+
+def test_factors_are_the_whole_change_of_targeted_parameters_too(tmp_path):
+    config = written(tmp_path, target_parameters=["mlp.experts.down_proj"])
+    assert (config.is_factored, config.is_plain_lora) == (True, False)
+    assert not written(tmp_path, target_parameters=["x"], use_dora=True).is_factored
+    assert not written(tmp_path, layer_replication=[[0, 2]]).is_factored
+    assert written(tmp_path, layer_replication=[[0, 2]]).replicates_layers
+    assert not written(tmp_path, peft_type="IA3").is_factored
+
+
+@pytest.mark.parametrize(
+    ("entries", "wide"),
+    [({}, False), ({"use_dora": True}, False), ({"bias": "all"}, True), ({"init_lora_weights": "olora"}, True),
+     ({"peft_type": "LN_TUNING"}, True), ({"peft_type": "IA3"}, False)],
+)  # fmt: skip
+def test_values_that_peft_would_round_to_the_bases_type_need_a_wide_one(tmp_path, entries, wide):
+    assert written(tmp_path, **entries).needs_wide_base is wide
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_the_factors_of_one_expert_are_those_that_peft_multiplies(tmp_path, swapped):
+    from transformers import GptOssConfig, GptOssForCausalLM, MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 3}  # fmt: skip
+    model = MixtralForCausalLM(MixtralConfig(**sizes)) if swapped else GptOssForCausalLM(GptOssConfig(**sizes))
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=[], target_parameters=["mlp.experts.down_proj"])
+    wrapper = get_peft_model(model, config).get_submodule("base_model.model.model.layers.0.mlp.experts")
+    up = torch.nn.init.normal_(wrapper.lora_B["default"].weight)
+    theirs = wrapper.get_delta_weight("default")
+    for index in range(3):
+        part = StackPart(index, 3, turned=not swapped, stacked=True)
+        one, other = part.of(up, wrapper.lora_A["default"].weight)
+        product = 1.5 * one @ other
+        torch.testing.assert_close(product.T if part.turned else product, theirs[index])
 
 
 def test_only_methods_that_subtract_their_start_rewrite_the_base(tmp_path):

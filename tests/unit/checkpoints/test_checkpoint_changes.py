@@ -180,6 +180,24 @@ def test_an_output_layer_that_the_file_does_not_share_is_a_module(build, tmp_pat
     assert "lm_head" not in tied.modules()
 
 
+def test_a_full_model_that_unties_its_output_layer_though_its_class_ties_it(build, tmp_path, rewrite):
+    for seed, name in enumerate(("base", "full")):
+        build("t5", seed=seed).save_pretrained(tmp_path / name)
+    own = torch.full((40, 16), 2.0)
+    rewrite(tmp_path / "full" / "model.safetensors", lambda tensors: tensors.update({"lm_head.weight": own}))
+    base, changes = opened(tmp_path / "base", tmp_path / "full")
+    assert "lm_head" not in base.names
+    assert changes.modules()[-1] == "lm_head"
+    assert changes.change("lm_head").adapted.eq(2.0).all()
+
+    def share(tensors):
+        tensors["lm_head.weight"] = tensors["shared.weight"].clone()
+
+    rewrite(tmp_path / "full" / "model.safetensors", share)
+    _, tied = opened(tmp_path / "base", tmp_path / "full")
+    assert "lm_head" not in tied.modules()
+
+
 def test_adapted_embeddings_are_no_linear_change(base_of, adapt):
     folder = adapt("llama", lora("llama", target_modules=["embed_tokens", "q_proj"]))
     _, changes = opened(base_of("llama"), folder)
