@@ -234,6 +234,20 @@ def mixed_scaling(subject: OpenCheckpoint, groups: list[str]) -> Finding:
     )
 
 
+def redrawn_start(subject: OpenCheckpoint, start: str) -> Finding:
+    """PiSSA by a randomised decomposition, saved unconverted: what is subtracted from the base is drawn at loading."""
+    return Finding(
+        id=f"redrawn-start:{subject.name}",
+        severity="warning",
+        area="checkpoint",
+        subject=subject.name,
+        title="The adapter's start is drawn anew at every load: its ΔW is not the same twice",
+        evidence=[f"init_lora_weights is {start}, and the adapter was saved without converting it to a plain LoRA"],
+        advice="Save it with path_initial_model_for_weight_conversion, or train from init_lora_weights='pissa'.",
+        reference="https://huggingface.co/docs/peft/developer_guides/lora#pissa",
+    )
+
+
 def rank_stabilised(subject: OpenCheckpoint, modules: int, alpha: float, rank: int) -> Finding:
     """rsLoRA with an α of the size that α/r calls for; the numbers are those of the largest scaling."""
     root = rank**0.5

@@ -67,6 +67,8 @@ def lint_files(subject: OpenCheckpoint, base: BaseModules, changes: Changes) -> 
     findings = [] if changes.config.is_prompt_method else _targeting(subject, changes)
     if changes.config.peft_type == "LORA":
         findings += _scaling(subject, changes.config, modules)
+        start = str(changes.config.raw.get("init_lora_weights"))
+        findings += [doubts.redrawn_start(subject, start)] if start.startswith("pissa_niter") else []
     findings += _fan_in_fan_out(subject, changes)
     findings += _tied(subject, base, changes)
     return findings + _tensors(subject, changes, pairs)

@@ -79,6 +79,7 @@ class RepairView:
     controls: tuple[tuple[str, tuple[PrintedVariant, ...]], ...]
     contrasts: tuple[PrintedContrast, ...]
     advice: str | None
+    no_advice: bool
     notes: tuple[str, ...]
 
 
@@ -101,6 +102,7 @@ def repair_context(comparison: Comparison, specs: dict[str, Spec], language: Lan
         controls=_by_family(report, [row for row in report.rows if row.control is not None], words),
         contrasts=tuple(_contrast(report, each, words) for each in report.contrasts),
         advice=None if report.advice is None else shlex.join(report.advice.command),
+        no_advice=_has_no_advice(report),
         notes=tuple(report.notes),
     )
     return {"repair": view}
@@ -195,6 +197,8 @@ def print_repair(report: RepairReport, console: Console) -> None:
     console.print(_terminal_grid(report, words, shown))
     for note in report.notes:
         console.print(Padding(shown(note, "dim"), (0, 0, 0, 2)))
+    if _has_no_advice(report):
+        console.print(shown(words("repair.no_advice")))
     if report.advice is not None:
         console.print(shown(words("repair.write", name=report.advice.name), "bold"))
         console.print(Padding(shown(shlex.join(report.advice.command)), (0, 0, 0, 2)), soft_wrap=True)
@@ -233,6 +237,11 @@ def _terminal_value(metric: RepairMetric | None) -> str:
 
 def _terminal_change(metric: RepairMetric | None) -> str:
     return "" if metric is None or metric.change is None else _change(metric.axis, metric.change)
+
+
+def _has_no_advice(report: RepairReport) -> bool:
+    """Whether both axes were measured and yet nothing can be recommended."""
+    return report.advice is None and report.target is not None and report.retention is not None
 
 
 def _facts(report: RepairReport, words: Texts) -> tuple[str, ...]:

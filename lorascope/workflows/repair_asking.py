@@ -66,9 +66,9 @@ class Asking:
         asked = [variant for variant in self.variants if not self._known_already(variant)]
         asked = self._first_pass(asked)
         places = {name: range(len(answers.task.items)) for name, answers in self.tasks.items()}
-        with self._stage("Variants, all items", asked, places) as report:
+        with self._stage("Variants, all items", asked, places, known=self.flipped_items or 0) as count:
             for variant in asked:
-                said = self._ask(variant, places, report)
+                said = self._ask(variant, places, count)
                 for name, one in (said or {}).items():
                     self.tasks[name].asked[variant.name] = one
 
@@ -93,9 +93,9 @@ class Asking:
             return list(variants)
         self.flipped_items = count
         worth: set[tuple[str, float]] = set()
-        with self._stage("Variants, flipped items", variants, places) as report:
+        with self._stage("Variants, flipped items", variants, places) as asking:
             for variant in variants:
-                said = self._ask(variant, places, report)
+                said = self._ask(variant, places, asking)
                 if said is not None and self._turns(said, places):
                     worth.add(variant.block)
         self.dropped = {each.name for each in variants if each.block not in worth and each.name not in self.failed}
@@ -132,12 +132,12 @@ class Asking:
         return found
 
     @contextmanager
-    def _stage(self, title: str, variants: Sequence[Variant], places: _Places) -> Iterator[_Count]:
+    def _stage(self, title: str, variants: Sequence[Variant], places: _Places, *, known: int = 0) -> Iterator[_Count]:
+        """One bar for a pass, and its expected time; ``known`` items of each variant were asked before."""
         items = sum(len(chosen) for chosen in places.values())
-        total = items * len(variants)
-        seconds = total * self.pace if self.pace is not None else 0.0
+        seconds = (items - known) * len(variants) * self.pace if self.pace is not None else 0.0
         if seconds > _WORTH_SAYING:
-            about = f"about {numbers.duration(seconds)} at the pace so far"
-            self.watch.say(f"{title}: {len(variants)} variants × {items} items, {about}")
+            about = f"about {numbers.duration(seconds)} at the pace of the checkpoints"
+            self.watch.say(f"{title}: {len(variants)} variants × {items - known} items, {about}")
         with self.watch.stage(title) as report:
-            yield _Count(report, total)
+            yield _Count(report, items * len(variants))

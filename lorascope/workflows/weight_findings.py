@@ -22,9 +22,13 @@ def find_in_weights(comparison: Comparison) -> Iterator[Finding]:
 
 def other_changes_note(kind: str, count: int, largest: str, relative: float | None) -> str:
     """The line of a report's notes about parameters that are no linear module's weight."""
-    names = {"bias": "biases", "parameter": "other parameters"}.get(kind, f"{kind}s")
+    one, many = {
+        "bias": ("bias", "biases"),
+        "parameter": ("other parameter", "other parameters"),
+        "rounded": ("parameter only by rounding to the stored type", "parameters only by rounding to the stored type"),
+    }.get(kind, (kind, f"{kind}s"))
     size = "" if relative is None else f", the relative change is {relative:.3g}"
-    return f"{_OTHERS}{count} {names if count != 1 else names.removesuffix('s')}, most in {largest}{size}"
+    return f"{_OTHERS}{count} {one if count == 1 else many}, most in {largest}{size}"
 
 
 def _intruders(subject: str, report: WeightReport) -> Iterator[Finding]:

@@ -228,7 +228,8 @@ def _other_changes(changes: Changes) -> list[str]:
     """One line a kind of parameter that changed and has no ΔW of a linear module."""
     kinds: dict[str, list[OtherChange]] = {}
     for change in changes.others():
-        kinds.setdefault(change.kind, []).append(change)
+        rounded = change.note is not None and change.note.startswith("the base's, rounded")
+        kinds.setdefault("rounded" if rounded else change.kind, []).append(change)
     lines = []
     for kind, changed in kinds.items():
         largest = max(changed, key=lambda change: change.relative_change or 0.0)
@@ -249,9 +250,6 @@ def _missing(subject: OpenCheckpoint, changes: Changes, analysed: bool) -> list[
 
 
 def _why_nothing(subject: OpenCheckpoint, changes: Changes) -> str:
+    reason = changes.why_none if isinstance(changes, AdapterChanges) else None
     method = subject.adapter.method if subject.adapter else "full"
-    if subject.adapter is not None and subject.adapter.is_prompt_method:
-        return f"{method} adds tokens, not weights: there is no ΔW"
-    if isinstance(changes, AdapterChanges) and changes.has_no_merge:
-        return f"{method} has no merge: its change depends on the input, so there is no ΔW"
-    return f"{method} changes no linear module of the base"
+    return reason or f"{method} changes no linear module of the base"

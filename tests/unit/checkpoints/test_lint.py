@@ -518,3 +518,10 @@ def test_updates_that_arrived_or_cannot_be_judged(full, adapter):
     assert [f.id for f in lint_weights(full("BF16"), [row(0.95), row(0.5, size=8), row(0.999, size=800)])] == [
         "lost-updates:adapted"
     ]
+
+
+def test_a_start_that_is_drawn_anew_at_every_load(base_of, adapt):
+    folder = adapt("llama", lora(init_lora_weights="pissa_niter_4"))
+    finding = linted(base_of("llama"), folder)["redrawn-start"]
+    assert finding.evidence[0].startswith("init_lora_weights is pissa_niter_4")
+    assert "redrawn-start" not in linted(base_of("llama"), adapt("llama", lora(init_lora_weights="pissa")))

@@ -133,7 +133,7 @@ def test_the_english_page_says_what_was_found(repaired: Comparison) -> None:
     text = words_of(render_html(repaired, None))
     assert "Intruder dimensions explain the forgetting here" in text
     assert "Base minus adapted: +0.610 [+0.500, +0.720] gold_margin on 960 items." in text
-    assert "The best repair, all intruders × 0.5, recovers +0.300 [+0.280, +0.320]." in text
+    assert "Furthest beyond its controls: all intruders × 0.5, which recovers +0.300 [+0.280, +0.320]." in text
     assert "Minus uniform shrink: +0.150 [+0.100, +0.200]." in text
     assert "turns none of the flipped items" in text
     assert "the answers are not finite" in text
@@ -219,6 +219,13 @@ def test_a_lost_target_is_said(repaired: Comparison) -> None:
     contrasts = [each.model_copy(update={"target_kept": False}) for each in repair_report().contrasts]
     assert "cannot be ruled out" in verdict_text(repair_report(contrasts=contrasts), load_texts("en"))
     assert "cannot be ruled out" not in verdict_text(repair_report(), load_texts("en"))
+
+
+def test_having_no_advice_is_said() -> None:
+    text = "No variant is sure"
+    assert text in printed(repair_report(advice=None), 120)
+    assert text not in printed(repair_report(), 120)
+    assert text not in printed(repair_report(advice=None, target=None), 120)
 
 
 def printed(report: RepairReport, width: int, encoding: str = "utf-8") -> str:

@@ -306,3 +306,24 @@ def test_flips_and_boards_come_from_the_answers() -> None:
     assert boards.retention.axis.metric == "gold_margin"
     rates = {each.axis.metric: each.scores[variant.name].value for each in boards.others}
     assert rates == {"forgotten_rate": pytest.approx(12 / 50), "retained_fraction": pytest.approx((38 - 25) / 25)}
+
+
+class Listener(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.heard.append(text.replace("\u00a0", " "))
+
+
+@pytest.mark.parametrize(("pace", "said_so"), [(None, []), (0.001, []), (10.0, ["8 min 20 s", "4 min 10 s"])])
+def test_a_long_scan_says_how_long_it_will_take(pace: float | None, said_so: list[str]) -> None:
+    """Two variants: 25 flipped items first, then, of the one that turned something, the 25 others."""
+    idle, useful = Variant("strength", 0.9), Variant("strength", 0.5)
+    run = asking({idle.name: lambda n: n >= 25, useful.name: lambda n: True}, [idle, useful], 25)
+    run.pace, run.watch = pace, Listener()
+    run.ask_all()
+    times = [each.partition("about ")[2].partition(" at")[0] for each in run.watch.heard]
+    assert times == said_so
