@@ -209,6 +209,9 @@ class ModuleWeights(Model):
     amplification: Finite | None = Field(default=None, description="‖ΔW‖_F / ‖UᵀW0V‖_F (LoRA paper, section 7.3)")
     exact_zero_fraction: Finite | None = Field(default=None, description="entries that did not change, 0–1")
     null_count: int | None = Field(default=None, description="intruders of a random update of equal norm and rank")
+    shrink_count: int | None = Field(
+        default=None, description="intruders of W0 shrunk by ‖ΔW‖_F; null where that would leave nothing of it"
+    )
     null_energy: Finite | None = Field(default=None, description="their share of Σσ² of the k vectors")
     singular_values: list[Finite] = Field(default_factory=list, description="of ΔW, largest first, at most 64")
     intruders: IntruderReport | None = None

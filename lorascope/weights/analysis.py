@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 from zlib import crc32
@@ -118,6 +118,7 @@ def analyse_module(
         intruders=judgement.report if judgement else None,
         null_count=null.report.count if null else None,
         null_energy=null.report.energy if null else None,
+        shrink_count=_judge_shrink(base, spectrum.norm, options.question) if null else None,
         notes=_notes(base, spectrum, judgement),
         **_sizes(base, delta, spectrum, rank),
     )
@@ -160,6 +161,15 @@ def _judge_null(
     """The same question for a random update: what a change of this size does to any matrix, whatever was learnt."""
     update = random_update(delta, seed=options.seed + crc32(name.encode()), values=spectrum.values, norm=spectrum.norm)
     return judge_matrix(base, adapted_matrix(base.weight, update), options.question, subjects=subjects)
+
+
+def _judge_shrink(base: BaseMatrix, norm: float, question: Question) -> int | None:
+    """Intruders of W0·(1 − ‖ΔW‖/‖W0‖): a change of equal norm that adds no direction. It has W0's own triplets."""
+    if norm >= base.norm:
+        return None
+    shrunk = Matrix(base.weight * (1.0 - norm / base.norm))
+    asked = replace(question, engine="base_svd" if base.is_decomposed else "certificate", fallback=False)
+    return judge_matrix(base, shrunk, asked, triplets=base.leading.first(question.k)).report.count
 
 
 def _notes(base: BaseMatrix, spectrum: _Spectrum, judgement: Judgement | None) -> list[str]:
@@ -223,6 +233,7 @@ def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], not
         "saturated_modules": float(len(full)) if judged else None,
         "null_intruder_count": _over(modules, "null_count", sum),
         "null_intruder_energy": _null_energy(modules),
+        "shrink_intruder_count": _over(modules, "shrink_count", sum),
     }
     totals |= {
         name: _over(modules, name, _mean) for name in ("effective_rank", "stable_rank", "rank_90", "rank_95", "rank_99")

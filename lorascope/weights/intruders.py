@@ -98,13 +98,19 @@ def cheapest_engine(shape: tuple[int, int], subjects: int, sides: Sequence[Side]
 
 
 def judge_matrix(
-    base: BaseMatrix, adapted: Matrix, question: Question | None = None, *, subjects: int = 1
+    base: BaseMatrix,
+    adapted: Matrix,
+    question: Question | None = None,
+    *,
+    subjects: int = 1,
+    triplets: Triplets | None = None,
 ) -> Judgement:
     """Judge the k leading singular vectors of the adapted matrix W0 + ΔW.
 
     Fewer than k are judged when its rank is lower. ``subjects`` is how many matrices will be judged against this base,
-    for the choice of the engine. Raises ``ValueError`` for shapes that differ, and ``ArithmeticError`` when a cosine
-    exceeds 1 + 1e-4 (vectors that are not orthonormal).
+    for the choice of the engine; ``triplets`` are the adapted matrix's leading ones where they are known. Raises
+    ``ValueError`` for shapes that differ, and ``ArithmeticError`` when a cosine exceeds 1 + 1e-4 (vectors that are not
+    orthonormal).
     """
     question = question or Question()
     if tuple(adapted.shape) != tuple(base.weight.shape):
@@ -114,11 +120,7 @@ def judge_matrix(
     )
     engine = question.engine or cheapest
     with full_precision():
-        top = (
-            all_triplets(adapted.dense()).first(question.k)
-            if engine == "svd"
-            else leading_triplets(adapted, question.k)
-        )
+        top = triplets or _leading(adapted, question.k, engine)
         exact: list[Triplets] = [top] if engine == "svd" else []
         reports = {
             side: _report(side, top, _judge_side(side, base, adapted, top, engine, question, exact), engine, question)
@@ -126,6 +128,10 @@ def judge_matrix(
         }
     report = reports["left"].model_copy(update={"right": reports.get("right")})
     return Judgement(report, top)
+
+
+def _leading(adapted: Matrix, count: int, engine: EngineName) -> Triplets:
+    return all_triplets(adapted.dense()).first(count) if engine == "svd" else leading_triplets(adapted, count)
 
 
 def _judge_side(

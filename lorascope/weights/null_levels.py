@@ -68,15 +68,3 @@ def _haar(dimensions: int, count: int, generator: torch.Generator) -> Tensor:
     basis = torch.linalg.qr(torch.randn(dimensions, count, generator=generator, dtype=torch.float64))
     turned: Tensor = basis.Q * torch.where(basis.R.diagonal() < 0, -1.0, 1.0)
     return turned
-
-
-def shrink_update(base_weight: Tensor, norm: float) -> DenseDelta | None:
-    """ΔW = -c·W0 with ‖ΔW‖_F = ``norm``: the base shrunk uniformly, a change of equal norm without new directions.
-
-    It has no intruders by construction. None where ``norm`` reaches ‖W0‖_F: nothing of the base would be left. Raises
-    ``ValueError`` for a negative norm.
-    """
-    if not norm >= 0.0:
-        raise ValueError(f"a norm cannot be {norm}")
-    whole = float(torch.linalg.vector_norm(base_weight, dtype=torch.float64))
-    return None if norm >= whole else DenseDelta(base_weight * (-norm / whole))

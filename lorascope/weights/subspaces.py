@@ -120,22 +120,6 @@ def similarity_curve(left_a: Tensor, left_b: Tensor) -> list[float]:
     return [float(value) for value in subspace_similarity(left_a, left_b).diagonal()]
 
 
-def principal_angles(left_a: Tensor, left_b: Tensor) -> Tensor:
-    """Principal angles between two subspaces in radians, smallest first: 0 (shared direction) to π/2 (orthogonal).
-
-    As many as the smaller subspace has dimensions; accurate for small angles too (Knyazev & Argentati 2002).
-    φ(a, b) is the mean of their squared cosines.
-    """
-    from scipy.linalg import subspace_angles
-
-    if left_a.shape[0] != left_b.shape[0]:
-        raise ValueError(f"directions of {left_a.shape[0]} and {left_b.shape[0]} dimensions cannot be compared")
-    if min(left_a.shape[1], left_b.shape[1]) == 0:
-        return torch.zeros(0, dtype=torch.float64)
-    angles = subspace_angles(left_a.double().cpu().numpy(), left_b.double().cpu().numpy())
-    return torch.from_numpy(angles[::-1].copy())
-
-
 def random_similarity(i: int, j: int, dimensions: int) -> float:
     """Mean φ(i, j) of two independent random subspaces of i and j in ``dimensions`` dimensions: max(i, j)/dimensions.
 

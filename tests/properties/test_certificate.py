@@ -114,7 +114,7 @@ def test_verdicts_are_those_of_the_exact_decomposition(kind: str):
     for seed in range(290):
         weight, generator = base_matrix(kind, tuple(SHAPES)[seed % 3], 50_000 + 1000 * SPECTRA.index(kind) + seed)
         rank = int(torch.randint(1, 9, (1,), generator=generator))
-        size = 10.0 ** float(torch.rand(1, generator=generator) * 7 - 2)
+        size = 10.0 ** float(torch.rand(1, generator=generator) * 7 - 2) if seed % 29 else 0.0
         up, down = (orthonormal(side, rank, generator).float() for side in weight.shape)
         sizes = size * torch.linspace(2.0, 1.0, rank)
         adapted = adapted_matrix(weight, FactoredDelta(up * sizes, down.T.contiguous(), 1.0))

@@ -50,8 +50,7 @@ def test_no_interval_between_nodes_holds_more_than_the_bound(seed: int):
     nodes = np.linalg.eigvalsh(np.diag(alphas[0]) + np.diag(betas[0], 1) + np.diag(betas[0], -1))
     edges = [-np.inf, *nodes, np.inf]
     between = [
-        masses[(points >= low - 1e-9) & (points <= high + 1e-9)].sum()
-        for low, high in itertools.pairwise(edges)
+        masses[(points >= low - 1e-9) & (points <= high + 1e-9)].sum() for low, high in itertools.pairwise(edges)
     ]
     assert max(between) <= bound + 1e-9
     assert masses.max() <= bound + 1e-9

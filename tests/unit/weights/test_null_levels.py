@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorascope.weights.deltas import DenseDelta, FactoredDelta
-from lorascope.weights.null_levels import random_update, shrink_update
+from lorascope.weights.null_levels import random_update
 from lorascope.weights.subspaces import principal_directions, subspace_similarity
 
 
@@ -115,26 +115,4 @@ def test_a_large_random_update_has_intruders_and_a_shrunk_base_has_none():
     delta = FactoredDelta(20.0 * left[:, :2], right[:, :2].T, 1.0)
     assert intruders(weight, delta.dense()) == 0
     assert intruders(weight, random_update(delta, seed=1).dense()) == 2
-    shrunk = shrink_update(weight, 15.0)
-    assert shrunk is not None
-    assert intruders(weight, shrunk.matrix) == 0
-
-
-def test_shrinking_has_the_norm_asked_for_and_the_bases_directions():
-    weight = gaussian(12, 9)
-    shrunk = shrink_update(weight, 2.5)
-    assert shrunk is not None
-    assert float(shrunk.matrix.norm()) == pytest.approx(2.5)
-    torch.testing.assert_close(shrunk.matrix / weight, torch.full_like(weight, -2.5 / float(weight.norm())))
-    assert shrink_update(weight.float(), 1.0).matrix.dtype == torch.float32
-    assert float(shrink_update(weight, 0.0).matrix.abs().max()) == 0.0
-
-
-def test_nothing_is_left_to_shrink():
-    weight = gaussian(12, 9)
-    assert shrink_update(weight, float(weight.norm())) is None
-    assert shrink_update(weight, 1e9) is None
-    assert shrink_update(torch.zeros(3, 3), 0.0) is None
-    for norm in (-1.0, math.nan):
-        with pytest.raises(ValueError, match="a norm cannot be"):
-            shrink_update(weight, norm)
+    assert intruders(weight, -0.4 * weight) == 0

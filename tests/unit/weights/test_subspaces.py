@@ -8,7 +8,6 @@ import torch
 from lorascope.weights.deltas import DenseDelta, FactoredDelta
 from lorascope.weights.subspaces import (
     amplification,
-    principal_angles,
     principal_directions,
     random_similarity,
     similarity_curve,
@@ -175,27 +174,8 @@ def test_equal_nested_and_orthogonal_subspaces():
 def test_directions_that_cannot_be_compared():
     with pytest.raises(ValueError, match="of 5 and 6 dimensions"):
         subspace_similarity(frame(5, 2), frame(6, 2))
-    with pytest.raises(ValueError, match="of 5 and 6 dimensions"):
-        principal_angles(frame(5, 2), frame(6, 2))
     with pytest.raises(ArithmeticError, match="not orthonormal"):
         subspace_similarity(1.01 * frame(5, 2), frame(5, 2))
-
-
-def test_angles_of_a_known_plane():
-    basis = torch.eye(6).double()
-    tilted = torch.stack([math.cos(0.3) * basis[0] + math.sin(0.3) * basis[4], basis[1]], dim=1)
-    angles = principal_angles(basis[:, :3], tilted)
-    assert angles.tolist() == pytest.approx([0.0, 0.3], abs=1e-12)
-    tiny = torch.stack([basis[0] + 1e-9 * basis[4], basis[1]], dim=1)
-    assert principal_angles(basis[:, :2], tiny).tolist() == pytest.approx([0.0, 1e-9], abs=1e-14)
-    assert principal_angles(basis[:, :2], basis[:, 3:5]).tolist() == pytest.approx([math.pi / 2] * 2)
-    assert principal_angles(basis[:, :0], tilted).shape == (0,)
-
-
-def test_similarity_is_the_mean_squared_cosine_of_the_angles():
-    first, second = frame(30, 6), frame(30, 4, seed=1)
-    cosines = principal_angles(first, second).cos().square()
-    assert float(subspace_similarity(first, second)[-1, -1]) == pytest.approx(float(cosines.mean()))
 
 
 @pytest.mark.parametrize(("i", "j"), [(1, 1), (3, 3), (2, 6), (6, 2)])

@@ -45,6 +45,7 @@ def test_every_module_has_intruders_null_levels_and_curves(llama, tmp_path):
     for subject in ("lora", "full"):
         report = comparison.weights[subject]
         assert all(module.null_count is not None for module in report.modules)
+        assert {module.shrink_count for module in report.modules} <= {0, None}
         assert report.totals["null_intruder_count"] == sum(module.null_count for module in report.modules)
         assert report.totals["intruder_count"] == (report.totals["intruder_new"] + report.totals["intruder_rotations"])
         by_epsilon = curve(comparison, "epsilon_curve", subject)
