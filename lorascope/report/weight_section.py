@@ -23,7 +23,8 @@ from lorascope.schema.comparison import Comparison, IntruderReport, ModuleWeight
 
 _TOTALS = (
     "relative_change", "intruder_count", "intruder_new", "intruder_rotations", "null_intruder_count",
-    "shrink_intruder_count", "intruder_count_right", "undecided", "intruder_energy", "null_intruder_energy", "amplification", "effective_rank",
+    "shrink_intruder_count", "intruder_count_right",
+    "undecided", "intruder_energy", "null_intruder_energy", "amplification", "effective_rank",
     "stable_rank", "rank_90", "rank_95", "rank_99", "saturated_modules",
 )  # fmt: skip
 _SHARES = frozenset({"relative_change", "intruder_energy", "null_intruder_energy", "spectral_change"})
