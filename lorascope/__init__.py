@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lorascope.workflows.compare import CompareOptions, compare
     from lorascope.workflows.publish import load_result, render
     from lorascope.workflows.tasks import Questions
+    from lorascope.workflows.weights import WeightOptions
 
 _HOMES = {
     "Comparison": "lorascope.schema.comparison",
@@ -26,6 +27,7 @@ _HOMES = {
     "LorascopeError": "lorascope.errors",
     "Measurement": "lorascope.schema.comparison",
     "Questions": "lorascope.workflows.tasks",
+    "WeightOptions": "lorascope.workflows.weights",
     "compare": "lorascope.workflows.compare",
     "estimate": "lorascope.measures.statistics",
     "load_result": "lorascope.workflows.publish",
@@ -41,6 +43,7 @@ __all__ = [
     "LorascopeError",
     "Measurement",
     "Questions",
+    "WeightOptions",
     "__version__",
     "compare",
     "estimate",

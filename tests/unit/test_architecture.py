@@ -131,6 +131,7 @@ def test_public_names_are_these() -> None:
         "LorascopeError",
         "Measurement",
         "Questions",
+        "WeightOptions",
         "__version__",
         "compare",
         "estimate",
