@@ -164,12 +164,11 @@ def _judge_null(
 
 
 def _judge_shrink(base: BaseMatrix, norm: float, question: Question) -> int | None:
-    """Intruders of W0·(1 − ‖ΔW‖/‖W0‖): a change of equal norm that adds no direction. It has W0's own triplets."""
+    """Intruders of W0·(1 − ‖ΔW‖/‖W0‖), a change of equal norm that adds no direction."""
     if norm >= base.norm:
         return None
     shrunk = Matrix(base.weight * (1.0 - norm / base.norm))
-    asked = replace(question, engine="base_svd" if base.is_decomposed else "certificate", fallback=False)
-    return judge_matrix(base, shrunk, asked, triplets=base.leading.first(question.k)).report.count
+    return judge_matrix(base, shrunk, replace(question, sides=("left",), fallback=False)).report.count
 
 
 def _notes(base: BaseMatrix, spectrum: _Spectrum, judgement: Judgement | None) -> list[str]:

@@ -16,7 +16,7 @@ from lorascope.weights.matrices import Matrix, full_precision
 Side = Literal["left", "right"]
 _MOST_LEADING = 32
 _ORTHOGONAL = 1e-2
-_PARTS = ("left", "values", "right", "errors", "gaps")
+_PARTS = ("left", "values", "right", "residuals", "errors", "gaps")
 # Half of the leading vectors to a hundredth: they are judged one by one, the others only as a subspace.
 _ACCURATE = 1e-2
 
@@ -87,9 +87,26 @@ class BaseMatrix:
         return len(self.exact.values) if self.is_decomposed else None
 
     @property
+    def coupling(self) -> Tensor:
+        """What deflating each leading vector may perturb the rest of A·Aᵀ by, in units of σ₁² (second order).
+
+        A vector of residual r couples with ‖A·r‖ ≤ σ₁r to the rest, which lies σⱼ² − σᵢ² ≥ σⱼ · distance away.
+        """
+        found = self.leading
+        return found.residuals.square() / (found.gaps * found.values.square()).clamp(
+            min=torch.finfo(found.values.dtype).tiny
+        )
+
+    @property
     def scale(self) -> float:
         """σ₁ of W0, 0 for a zero matrix."""
         return float(self.leading.values[0]) if self.leading.values.numel() else 0.0
+
+    @property
+    def tail(self) -> float:
+        """The last of the leading singular values over σ₁, 0–1; 0 for a zero matrix."""
+        values = self.leading.values
+        return float(values[-1] / values[0]) if values.numel() else 0.0
 
     def knowledge(self, *, exact: bool = False) -> dict[str, Tensor]:
         """What is worth keeping: the leading triplets, R where it was needed, and on request the exact decomposition.
@@ -122,9 +139,10 @@ class BaseMatrix:
             core = self.weight if side == "left" else self.weight.T
             if self.weight.shape[0] != self.weight.shape[1] and "factor" in self.__dict__:
                 core = self.factor.T
-            return Axes(core, self.directions(side), self.leading.errors, self.scale)
+            return Axes(core, self.directions(side), self.leading.errors, self.coupling, self.scale, self.tail)
         other = self.directions("right" if side == "left" else "left")
-        return Axes(self.factor, (self.factor @ other) / self.leading.values, self.leading.errors, self.scale)
+        inside = (self.factor @ other) / self.leading.values
+        return Axes(self.factor, inside, self.leading.errors, self.coupling, self.scale, self.tail)
 
     def coordinates(self, side: Side, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Qᵀy of each column (length, k) on a long side, (s, k), and a bound (k,) on its error.

@@ -29,17 +29,20 @@ big mass at zero that no bound on single masses can pass. There A = Q·R, whose 
 square R, so Qᵀy is judged against R. (Judging Aᵀy under AᵀA and dividing by σ is not sound: near σ = 0 it divides the
 bound by zero.)
 
-**Floating point.** Lanczos with full reorthogonalisation is exact for a matrix within E, a few ε‖A‖², of A·Aᵀ (Paige
-1980; Simon 1984). That moves mass only between nearly equal singular values: of the mass at a point, all but (E/δ)²
-stays within δ of it (Davis & Kahan 1970). So the bound is taken not over points but over windows of width 2δ,
+**Floating point.** Lanczos with full reorthogonalisation is exact for a matrix within E, about ε‖A‖², of A·Aᵀ (Paige
+1980; Simon 1984), and deflating vectors u_j of residuals r_j perturbs the rest by Σ (σ₁r_j)²/(σ_j² − σ_i²) more. An
+eigenvector of A·Aᵀ lies, but for a part of length E/δ, within those of the perturbed matrix at most δ away (Davis &
+Kahan 1970). So what is bounded are not points but windows of width 2δ. One between two nodes holds at most w_i + w_{i+1}. For
+one around a node, the Lagrange polynomial ℓ_i of that node has ∫ℓ_i² dμ = w_i, so
 
-    μ([t − δ, t + δ])  ≤  Σ_{j=i..l} w_j ,   θ_i the last node at or below t − δ, θ_l the first at or above t + δ,
+    μ(window)  ≤  w_i / min ℓ_i²,   ℓ_i(t)  ≥  Π_{j≠i} (1 − 2δ/|θ_i − θ_j|)  on it,
 
-which is w_i + w_{i+1} again where the nodes stand farther apart than 2δ. With δ = 100 E the remainder is 1e-4, added as
-``_SLACK``. Without the windows, nodes that resolve a cluster of equal singular values to rounding would split its mass
-by chance. What is *not* claimed: inside such a cluster single x_i are arbitrary, an exact decomposition may name either
-verdict, and the bound, covering the whole cluster, stays undecided. The residuals of the deflated u_j turn the x_i
-towards the u_j, to which what is left of y is orthogonal: they enter the masses only in second order.
+which is hardly more than w_i where nodes stand farther apart than δ; where they do not, the sum of the weights from
+the last node at least 2δ below θ_i to the first one 2δ above it holds in any case. δ = 200 E, and E/δ is added to the
+cosine.
+Without the windows, nodes that resolve a cluster of equal singular values to rounding would split its mass by chance.
+What is *not* claimed: inside such a cluster single x_i are arbitrary, an exact decomposition may name either verdict,
+and the bound, covering the whole cluster, stays undecided.
 """
 
 from __future__ import annotations
@@ -53,26 +56,32 @@ from torch import Tensor
 
 from lorascope.weights.matrices import full_precision
 
-_SLACK = 1e-4
+_NEGLIGIBLE = 1e-4
+# Leading vectors are left out of the iteration where that widens no window by more than a thousandth of what remains.
 _TRUSTED = 2e-2
+_COUPLED = 5e-6
 _FIRST_CHECK = 8
 _CHECK_EVERY = 4
 _BREAKDOWN = 1e-5
-_WINDOW = 100.0
+_WINDOW = 200.0
+_ROUNDINGS = 2.0
 
 
 @dataclass(frozen=True)
 class Axes:
     """The singular vectors to be judged against, as the left ones of ``core`` (s, t) with s ≤ t.
 
-    ``leading`` (s, p) are the first of them, each within ``errors`` (p,). Without a core only these are used. ``scale``
-    is the largest singular value, which rounding is relative to.
+    ``leading`` (s, p) are the first of them, each within ``errors`` (p,); deflating one perturbs the rest of
+    core·coreᵀ by ``coupling`` (p,) in units of ``scale``². ``scale`` is the largest singular value, ``tail`` the p-th
+    over it. Without a core only the leading ones are used.
     """
 
     core: Tensor | None
     leading: Tensor
     errors: Tensor
+    coupling: Tensor
     scale: float
+    tail: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def enclose(axes: Axes, vectors: Tensor, uncertainty: Tensor, epsilons: Sequence
     with full_precision():
         along = axes.leading.T @ vectors
         refuse_impossible(along)
-        trusted = axes.errors <= _TRUSTED
+        trusted = (axes.errors <= _TRUSTED) & (axes.coupling <= _COUPLED * axes.tail**2)
         known, errors = along[trusted].abs(), axes.errors[trusted][:, None]
         axis = axes.leading[:, trusted]
         rest = vectors - axis @ along[trusted]
@@ -107,10 +116,11 @@ def enclose(axes: Axes, vectors: Tensor, uncertainty: Tensor, epsilons: Sequence
         ceiling = _largest(known + errors)
         leaked = (known * errors).sum(dim=0) + uncertainty
         high = torch.maximum(ceiling + uncertainty, length + leaked)
-        state = _Split(axis, rest, length, low, ceiling + uncertainty, leaked)
         steps = 0
-        if axes.core is not None:
-            high, steps = _lanczos(axes.core, axes.scale, state, high, epsilons)
+        if axes.core is not None and axes.scale > 0.0:
+            coupled = float(axes.coupling[trusted].sum())
+            split = _Split(axis, rest, length, low, ceiling + uncertainty, leaked, coupled)
+            high, steps = _lanczos(axes.core, axes.scale, split, high, epsilons)
     share = along.square().sum(dim=0).clamp(max=1.0)
     return Enclosure(low.clamp(0.0, 1.0), high.clamp(max=1.0), share, steps)
 
@@ -121,20 +131,38 @@ def refuse_impossible(cosines: Tensor) -> None:
         raise ArithmeticError(f"a cosine of {float(cosines.abs().max()):.6f}: the singular vectors are not orthonormal")
 
 
-def largest_mass(alphas: Tensor, betas: Tensor, width: Tensor) -> Tensor:
-    """Largest mass that any window of ``width`` (b,) can hold, per row of a batch: sums over the nodes around it.
+def largest_mass(alphas: Tensor, betas: Tensor, radius: Tensor) -> Tensor:
+    """Largest mass that any window of half-width ``radius`` (b,) can hold, per row of a batch, 0–1.
 
     ``alphas`` (b, m) is the diagonal of the tridiagonal matrices, ``betas`` (b, m − 1) the off-diagonal, float64.
     """
     tridiagonal = torch.diag_embed(alphas) + torch.diag_embed(betas, 1) + torch.diag_embed(betas, -1)
     nodes, vectors = torch.linalg.eigh(tridiagonal)
-    reached = vectors[:, 0, :].square().cumsum(dim=1)
-    last = torch.arange(nodes.shape[1])
-    beyond = (nodes[:, None, :] - nodes[:, :, None] >= width[:, None, None]) & (last[None, :] > last[:, None])
-    closing = torch.where(beyond.any(dim=2), beyond.int().argmax(dim=2), last[-1])
-    before = torch.nn.functional.pad(reached[:, :-1], (1, 0))
-    held: Tensor = (reached.gather(1, closing) - before).max(dim=1).values
-    return held
+    weights = vectors[:, 0, :].square()
+    between = weights if weights.shape[1] == 1 else weights[:, :-1] + weights[:, 1:]
+    around = torch.minimum(_by_lagrange(nodes, weights, radius), _by_neighbours(nodes, weights, radius))
+    return torch.maximum(between.max(dim=1).values, around.max(dim=1).values).clamp(max=1.0)
+
+
+def _by_lagrange(nodes: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
+    """w_i / min ℓ_i² over windows around each node; infinite where another node is too near."""
+    distances = (nodes[:, None, :] - nodes[:, :, None]).abs()
+    factors = (1.0 - 2.0 * radius[:, None, None] / distances).clamp(min=0.0)
+    factors.diagonal(dim1=1, dim2=2).fill_(1.0)
+    return weights / factors.prod(dim=2).square()
+
+
+def _by_neighbours(nodes: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
+    """The weights from the last node 2δ below each node to the first one 2δ above it, both included."""
+    reach = nodes[:, None, :] - nodes[:, :, None]
+    place = torch.arange(nodes.shape[1])
+    above, below = reach >= 2.0 * radius[:, None, None], reach <= -2.0 * radius[:, None, None]
+    above, below = above & (place[None, :] > place[:, None]), below & (place[None, :] < place[:, None])
+    last = torch.where(above.any(dim=2), above.int().argmax(dim=2), place[-1])
+    first = torch.where(below.any(dim=2), place[-1] - below.int().flip(2).argmax(dim=2), place[0])
+    held = (place[None, None, :] >= first[:, :, None]) & (place[None, None, :] <= last[:, :, None])
+    total: Tensor = (held * weights[:, None, :]).sum(dim=2)
+    return total
 
 
 def _largest(values: Tensor) -> Tensor:
@@ -151,7 +179,8 @@ def undecided(low: Tensor, high: Tensor, epsilons: Sequence[float]) -> Tensor:
 class _Split:
     """Vectors split into what lies along the trusted ``axis`` (s, q) and the ``rest`` (s, k) of the given ``length``.
 
-    ``ceiling`` bounds the cosines with the trusted axes, ``leaked`` what those and y's uncertainty add to the others.
+    ``ceiling`` bounds the cosines with the trusted axes, ``leaked`` what those and y's uncertainty add to the others,
+    ``coupled`` how far leaving the axis out perturbs the rest.
     """
 
     axis: Tensor
@@ -160,13 +189,14 @@ class _Split:
     low: Tensor
     ceiling: Tensor
     leaked: Tensor
+    coupled: float
 
 
 def _lanczos(core: Tensor, scale: float, split: _Split, high: Tensor, epsilons: Sequence[float]) -> tuple[Tensor, int]:
     """Tighten ``high`` for the vectors that are undecided; all of them advance in one product."""
     axis, low, length = split.axis, split.low, split.length
     # A vector that lies along the trusted axes, or is itself too uncertain, has nothing that steps could decide.
-    useful = (length > _SLACK) & (split.leaked < max(epsilons))
+    useful = (length > _NEGLIGIBLE) & (split.leaked < max(epsilons))
     live = (undecided(low, high, epsilons) & useful).nonzero()[:, 0]
     most = min(256, (core.shape[0] - axis.shape[1]) // 2, max(64, math.ceil(8 / min(epsilons) ** 2)))
     high = high.clone()
@@ -177,13 +207,13 @@ def _lanczos(core: Tensor, scale: float, split: _Split, high: Tensor, epsilons: 
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
     for steps in range(1, most + 1):
-        alpha, beta, fresh = _step(core, axis, basis)
+        alpha, beta, fresh = _step(core, scale, axis, basis)
         alphas.append(alpha)
         ended = beta <= _BREAKDOWN * torch.stack([*alphas, *betas]).abs().max(dim=0).values
         checked = steps == most or (steps >= _FIRST_CHECK and steps % _CHECK_EVERY == 0)
         if checked or bool(ended.any()):
-            mass = _mass(alphas, betas, scale).to(high)
-            bound = length[live] * (mass + _SLACK).clamp(max=1.0).sqrt() + split.leaked[live]
+            mass = _mass(alphas, betas, split.coupled).to(high)
+            bound = length[live] * (mass.sqrt() + 1.0 / _WINDOW) + split.leaked[live]
             high[live] = torch.minimum(high[live], torch.maximum(split.ceiling[live], bound))
             going = undecided(low[live], high[live], epsilons) & ~ended
             live, basis, fresh, beta = live[going], basis[going], fresh[going], beta[going]
@@ -195,18 +225,21 @@ def _lanczos(core: Tensor, scale: float, split: _Split, high: Tensor, epsilons: 
     return high, steps
 
 
-def _mass(alphas: Sequence[Tensor], betas: Sequence[Tensor], scale: float) -> Tensor:
-    """The bound for each vector; rounding E is ``scale``·ε·√(largest node), σ₁ times the largest σ that is left."""
+def _mass(alphas: Sequence[Tensor], betas: Sequence[Tensor], coupled: float) -> Tensor:
+    """The bound for each vector. Rounding is relative to σ₁ = 1 times the largest σ that is left."""
     diagonal = torch.stack(list(alphas), dim=1).double().cpu()
     beside = torch.stack(list(betas), dim=1).double().cpu() if betas else diagonal.new_zeros(len(diagonal), 0)
-    rounding = torch.finfo(alphas[0].dtype).eps * scale * diagonal.max(dim=1).values.clamp(min=0.0).sqrt()
-    return largest_mass(diagonal, beside, 2.0 * _WINDOW * 4.0 * rounding)
+    rounding = torch.finfo(alphas[0].dtype).eps * diagonal.max(dim=1).values.clamp(min=0.0).sqrt()
+    return largest_mass(diagonal, beside, _WINDOW * (_ROUNDINGS * rounding + coupled))
 
 
-def _step(core: Tensor, axis: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step for all vectors: ``basis`` (b, m, s) → α (b,), β (b,) and the next direction (b, s), not normalised."""
+def _step(core: Tensor, scale: float, axis: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One step for all vectors: ``basis`` (b, m, s) → α (b,), β (b,) and the next direction (b, s), not normalised.
+
+    In units of ``scale``²: fourth powers of weights would leave the range of float32.
+    """
     current = basis[:, -1]
-    image = (current @ core) @ core.T
+    image = ((current @ core / scale) @ core.T) / scale
     image = image - (image @ axis) @ axis.T
     alpha = (image * current).sum(dim=1)
     # Against every earlier vector, twice: without it converged nodes come back as copies and split their weight.

@@ -98,68 +98,70 @@ def cheapest_engine(shape: tuple[int, int], subjects: int, sides: Sequence[Side]
 
 
 def judge_matrix(
-    base: BaseMatrix,
-    adapted: Matrix,
-    question: Question | None = None,
-    *,
-    subjects: int = 1,
-    triplets: Triplets | None = None,
+    base: BaseMatrix, adapted: Matrix, question: Question | None = None, *, subjects: int = 1
 ) -> Judgement:
     """Judge the k leading singular vectors of the adapted matrix W0 + ΔW.
 
     Fewer than k are judged when its rank is lower. ``subjects`` is how many matrices will be judged against this base,
-    for the choice of the engine; ``triplets`` are the adapted matrix's leading ones where they are known. Raises
-    ``ValueError`` for shapes that differ, and ``ArithmeticError`` when a cosine exceeds 1 + 1e-4 (vectors that are not
-    orthonormal).
+    for the choice of the engine; a base that is decomposed already is used as it is. Raises ``ValueError`` for shapes
+    that differ, and ``ArithmeticError`` for values that are not finite and when a cosine exceeds 1 + 1e-4 (vectors that
+    are not orthonormal).
     """
     question = question or Question()
     if tuple(adapted.shape) != tuple(base.weight.shape):
         raise ValueError(f"the adapted weight is {adapted.shape}, the base weight {tuple(base.weight.shape)}")
-    cheapest: EngineName = (
-        "base_svd" if base.is_decomposed else cheapest_engine(adapted.shape, subjects, question.sides)
-    )
-    engine = question.engine or cheapest
+    _finite(base.weight, adapted)
+    cheapest = "base_svd" if base.is_decomposed else cheapest_engine(adapted.shape, subjects, question.sides)
+    engine: EngineName = question.engine or cheapest
     with full_precision():
-        top = triplets or _leading(adapted, question.k, engine)
-        exact: list[Triplets] = [top] if engine == "svd" else []
-        reports = {
-            side: _report(side, top, _judge_side(side, base, adapted, top, engine, question, exact), engine, question)
-            for side in question.sides
+        if engine == "svd":
+            top = all_triplets(adapted.dense()).first(question.k)
+            bounds = {side: _exactly(side, base, top, widened=False) for side in question.sides}
+        else:
+            top = leading_triplets(adapted, question.k)
+            judge = _certified if engine == "certificate" else _exactly_widened
+            bounds = {side: judge(side, base, top, question) for side in question.sides}
+            if question.fallback:
+                decided = _decided(base, adapted, top, bounds, question)
+                if decided is None:
+                    return judge_matrix(base, adapted, replace(question, engine="svd"))
+                bounds = decided
+    reports = {side: _report(side, top, found, engine, question) for side, found in bounds.items()}
+    return Judgement(reports["left"].model_copy(update={"right": reports.get("right")}), top)
+
+
+def _finite(weight: Tensor, adapted: Matrix) -> None:
+    factors = [] if adapted.added is None else [adapted.added.up, adapted.added.down]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (weight, adapted.whole, *factors)):
+        raise ArithmeticError("a weight is NaN or infinite: there are no singular vectors to judge")
+
+
+def _decided(
+    base: BaseMatrix, adapted: Matrix, top: Triplets, bounds: dict[Side, _Bounds], question: Question
+) -> dict[Side, _Bounds] | None:
+    """What is undecided, by an exact decomposition of the base and, where that is not enough, of the adapted matrix.
+
+    None where the exact decomposition counts another rank of the adapted matrix: then it has to judge all of them.
+    """
+
+    def refined(other: Triplets, *, widened: bool) -> dict[Side, _Bounds]:
+        return {
+            side: found.where(open_ones, _exactly(side, base, other, widened=widened))
+            if bool(open_ones.any())
+            else found
+            for side, found in bounds.items()
+            for open_ones in [undecided(found.low, found.high, question.epsilons)]
         }
-    report = reports["left"].model_copy(update={"right": reports.get("right")})
-    return Judgement(report, top)
+
+    bounds = refined(top, widened=True)
+    if not any(bool(undecided(found.low, found.high, question.epsilons).any()) for found in bounds.values()):
+        return bounds
+    exact = all_triplets(adapted.dense()).first(question.k)
+    return refined(exact, widened=False) if len(exact.values) == len(top.values) else None
 
 
-def _leading(adapted: Matrix, count: int, engine: EngineName) -> Triplets:
-    return all_triplets(adapted.dense()).first(count) if engine == "svd" else leading_triplets(adapted, count)
-
-
-def _judge_side(
-    side: Side,
-    base: BaseMatrix,
-    adapted: Matrix,
-    top: Triplets,
-    engine: EngineName,
-    question: Question,
-    exact: list[Triplets],
-) -> _Bounds:
-    """Intervals of one side, undecided ones decided exactly; ``exact`` keeps the adapted decomposition once made."""
-    if engine == "svd":
-        return _exactly(side, base, top, widened=False)
-    bounds = (
-        _certified(side, base, top, question) if engine == "certificate" else _exactly(side, base, top, widened=True)
-    )
-    for step in ("base", "both"):
-        open_ones = undecided(bounds.low, bounds.high, question.epsilons)
-        if not question.fallback or not bool(open_ones.any()):
-            break
-        if step == "both" and not exact:
-            exact.append(all_triplets(adapted.dense()).first(question.k))
-        found = (
-            _exactly(side, base, top, widened=True) if step == "base" else _exactly(side, base, exact[0], widened=False)
-        )
-        bounds = bounds.where(open_ones, found)
-    return bounds
+def _exactly_widened(side: Side, base: BaseMatrix, top: Triplets, question: Question) -> _Bounds:
+    return _exactly(side, base, top, widened=True)
 
 
 def _certified(side: Side, base: BaseMatrix, top: Triplets, question: Question) -> _Bounds:
@@ -170,7 +172,10 @@ def _certified(side: Side, base: BaseMatrix, top: Triplets, question: Question) 
         return _certain(found)
     # The leading vectors alone often decide; only what they leave open needs coordinates inside the base's range.
     found = enclose(
-        Axes(None, base.directions(side), base.leading.errors, base.scale), vectors, errors, question.epsilons
+        Axes(None, base.directions(side), base.leading.errors, base.coupling, base.scale, base.tail),
+        vectors,
+        errors,
+        question.epsilons,
     )
     bounds = _certain(found)
     if bool(undecided(bounds.low, bounds.high, question.epsilons).any()):
@@ -196,7 +201,7 @@ def _exactly(side: Side, base: BaseMatrix, top: Triplets, *, widened: bool) -> _
         return _Bounds(zero, zero, zero, zero.bool())
     largest, nearest = cosines.max(dim=0)
     largest = largest.clamp(max=1.0)
-    share = cosines[: leading_directions(len(axes))].square().sum(dim=0).clamp(max=1.0)
+    share = cosines[: leading_directions(min(base.weight.shape))].square().sum(dim=0).clamp(max=1.0)
     slack = top.errors if widened else torch.zeros_like(top.errors)
     degenerate = (top.errors > _DEGENERATE) | (base.exact.errors[nearest] > _DEGENERATE)
     return _Bounds((largest - slack).clamp(min=0.0), (largest + slack).clamp(max=1.0), share, degenerate)

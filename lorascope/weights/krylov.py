@@ -7,7 +7,7 @@ Musco & Musco, "Randomized Block Krylov Methods for Stronger and Faster Approxim
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ _WIDTH = 16
 _CHECK_EVERY = 3
 _MOST_BLOCKS = 80
 _STALLED = 0.5
+_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,22 @@ class Triplets:
 
     ``errors`` (k,) bounds how far each vector may be from the true one: √2 · sin of the angle, which is at most the
     residual ‖A v − σ u‖ over the distance to the nearest other singular value (Wedin 1972). Infinite where a value
-    has no distance from the next: single vectors are arbitrary there. ``gaps`` (k,) is that distance relative to σ.
+    has no distance from the next: single vectors are arbitrary there. ``residuals`` (k,) are those norms, ``gaps`` (k,)
+    that distance relative to σ. Distances are to the singular values that were found: a direction that the random
+    start of the iteration has no part of is not, which happens with probability 0.
     """
 
     left: Tensor
     values: Tensor
     right: Tensor
+    residuals: Tensor
     errors: Tensor
     gaps: Tensor
 
     def first(self, count: int) -> Triplets:
         """The ``count`` leading ones."""
-        parts = (self.left[:, :count], self.values[:count], self.right[:, :count])
-        return Triplets(*parts, self.errors[:count], self.gaps[:count])
+        sides = self.left[:, :count], self.values[:count], self.right[:, :count]
+        return Triplets(*sides, self.residuals[:count], self.errors[:count], self.gaps[:count])
 
 
 def leading_triplets(
@@ -54,7 +58,7 @@ def leading_triplets(
     rows, columns = matrix.shape
     if rows < columns:
         found = leading_triplets(matrix.T, count, accuracy=accuracy, needed=needed, seed=seed)
-        return Triplets(found.right, found.values, found.left, found.errors, found.gaps)
+        return replace(found, left=found.right, right=found.left)
     with full_precision():
         grown = _grow(matrix, count, accuracy, needed or count, seed)
         return grown if grown is not None else all_triplets(matrix.dense()).first(count)
@@ -63,17 +67,21 @@ def leading_triplets(
 def all_triplets(matrix: Tensor) -> Triplets:
     """Every triplet by an exact decomposition; values within rounding of zero are dropped, their vectors arbitrary."""
     left, values, right = singular_value_decomposition(matrix)
-    rank = significant(values, (matrix.shape[0], matrix.shape[1]))
-    rounding = _rounding(matrix.dtype) * (values[:1] if rank else values.new_ones(1))
-    errors, gaps = _separation(values[:rank], rounding.expand(rank), values[rank:])
-    return Triplets(left[:, :rank], values[:rank], right[:, :rank], errors, gaps)
+    rank = significant(values)
+    residuals = (_rounding(matrix.dtype) * values[:1]).expand(rank)
+    errors, gaps = _separation(values[:rank], residuals, values[rank:])
+    return Triplets(left[:, :rank], values[:rank], right[:, :rank], residuals, errors, gaps)
 
 
-def significant(values: Tensor, shape: tuple[int, int]) -> int:
-    """How many singular values exceed max(m, n) · ε · σ₁, the rounding of the arithmetic."""
+def significant(values: Tensor) -> int:
+    """How many singular values, largest first, exceed 32 ε σ₁: below that they are rounding, their vectors arbitrary.
+
+    The usual max(m, n) · ε · σ₁ is 5e-4 of σ₁ for 4096 columns in float32: it would drop directions that real weights
+    use and that a decomposition determines well.
+    """
     if values.numel() == 0 or float(values[0]) == 0.0:
         return 0
-    return int((values > max(shape) * torch.finfo(values.dtype).eps * values[0]).sum())
+    return int((values > 32.0 * torch.finfo(values.dtype).eps * values[0]).sum())
 
 
 def _grow(matrix: Matrix, count: int, accuracy: float, needed: int, seed: int) -> Triplets | None:
@@ -85,45 +93,57 @@ def _grow(matrix: Matrix, count: int, accuracy: float, needed: int, seed: int) -
         return None
     block = torch.linalg.qr(matrix.T.times(matrix.times(start))).Q
     basis, images = block, matrix.times(block)
-    before = math.inf
+    before, found = math.inf, None
     for step in range(1, _MOST_BLOCKS):
         if 2 * (basis.shape[1] + width) > columns:
             return None
-        block = _next_block(matrix, basis, images[:, -width:])
+        block = _next_block(matrix, basis, images[:, -width:], generator)
         basis, images = torch.cat([basis, block], dim=1), torch.cat([images, matrix.times(block)], dim=1)
         if basis.shape[1] < 2 * count or step % _CHECK_EVERY:
             continue
-        found, residual = _ritz(matrix, basis, images, count)
-        enough = bool((found.errors[:needed] <= accuracy).all())
-        if enough or residual == 0.0 or residual > _STALLED * before or residual < _rounding(matrix.whole.dtype):
+        found = _ritz(matrix, basis, images, count)
+        if bool((found.errors[:needed] <= accuracy).all()):
             return found
-        before = residual
+        # Rounding is part of every residual: at twice that, nothing is left to gain.
+        largest = float(found.residuals[:needed].max()) / float(found.values[0])
+        if largest > _STALLED * before or largest < 2.0 * _rounding(basis.dtype):
+            return found
+        before = largest
     return found
 
 
-def _next_block(matrix: Matrix, basis: Tensor, image: Tensor) -> Tensor:
+def _next_block(matrix: Matrix, basis: Tensor, image: Tensor, generator: torch.Generator) -> Tensor:
+    """The next block of the Krylov space, orthonormal to ``basis``; random columns where the space is exhausted.
+
+    What is left of an exhausted direction is rounding noise inside the basis; normalising it would put a copy there.
+    """
     fresh = matrix.T.times(image)
+    size = fresh.norm(dim=0).max()
+    fresh = fresh - basis @ (basis.T @ fresh)
+    factors = torch.linalg.qr(fresh)
+    spent = factors.R.diagonal().abs() <= _rounding(basis.dtype) * size
+    drawn = torch.randn(fresh.shape, generator=generator, dtype=fresh.dtype).to(fresh.device)
+    fresh = torch.where(spent, drawn, factors.Q)
     # Twice is enough (Giraud, Langou & Rozložník 2005): one pass leaves what rounding made of the cancellation.
     for _ in range(2):
-        fresh = fresh - basis @ (basis.T @ fresh)
-        fresh = torch.linalg.qr(fresh).Q
+        fresh = torch.linalg.qr(fresh - basis @ (basis.T @ fresh)).Q
     return fresh
 
 
-def _ritz(matrix: Matrix, basis: Tensor, images: Tensor, count: int) -> tuple[Triplets, float]:
-    """Rayleigh–Ritz on the basis, in float64: best approximations from it, and the largest residual over σ₁."""
-    wide = images.double()
-    squares, inner = torch.linalg.eigh(wide.T @ wide)
-    values = squares.flip(0).clamp(min=0).sqrt()
+def _ritz(matrix: Matrix, basis: Tensor, images: Tensor, count: int) -> Triplets:
+    """Rayleigh–Ritz on the basis, the small problem in float64: the best approximations that it holds."""
+    gram = torch.zeros(basis.shape[1], basis.shape[1], dtype=torch.float64, device=basis.device)
+    for rows in torch.split(images, _ROWS):
+        gram += rows.double().T @ rows.double()
+    squares, inner = torch.linalg.eigh(gram)
+    values = squares.flip(0).clamp(min=0).sqrt().to(basis.dtype)
     inner = inner.flip(1).to(basis.dtype)
-    kept = min(count, significant(values.to(basis.dtype), matrix.shape))
+    kept = min(count, significant(values))
     right = basis @ inner[:, :kept]
-    left = (images @ inner[:, :kept]) / values[:kept].to(basis.dtype)
-    backward = matrix.T.times(left) - right * values[:kept].to(basis.dtype)
-    residuals = backward.norm(dim=0) + _rounding(basis.dtype) * float(values[0])
-    errors, gaps = _separation(values[:kept].to(basis.dtype), residuals, values[kept:].to(basis.dtype))
-    found = Triplets(left, values[:kept].to(basis.dtype), right, errors, gaps)
-    return found, float(backward.norm(dim=0).max() / values[0]) if kept else 0.0
+    left = (images @ inner[:, :kept]) / values[:kept]
+    residuals = (matrix.T.times(left) - right * values[:kept]).norm(dim=0) + _rounding(basis.dtype) * values[:1]
+    errors, gaps = _separation(values[:kept], residuals, values[kept:])
+    return Triplets(left, values[:kept], right, residuals, errors, gaps)
 
 
 def _separation(values: Tensor, residuals: Tensor, further: Tensor) -> tuple[Tensor, Tensor]:
