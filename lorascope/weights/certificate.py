@@ -32,8 +32,8 @@ bound by zero.)
 **Floating point.** Lanczos with full reorthogonalisation is exact for a matrix within E, about ε‖A‖², of A·Aᵀ (Paige
 1980; Simon 1984), and deflating vectors u_j of residuals r_j perturbs the rest by Σ (σ₁r_j)²/(σ_j² − σ_i²) more. An
 eigenvector of A·Aᵀ lies, but for a part of length E/δ, within those of the perturbed matrix at most δ away (Davis &
-Kahan 1970). So what is bounded are not points but windows of width 2δ. One between two nodes holds at most w_i + w_{i+1}. For
-one around a node, the Lagrange polynomial ℓ_i of that node has ∫ℓ_i² dμ = w_i, so
+Kahan 1970). So what is bounded are not points but windows of width 2δ. One between two nodes holds at most
+w_i + w_{i+1}. For one around a node, the Lagrange polynomial ℓ_i of that node has ∫ℓ_i² dμ = w_i, so
 
     μ(window)  ≤  w_i / min ℓ_i²,   ℓ_i(t)  ≥  Π_{j≠i} (1 − 2δ/|θ_i − θ_j|)  on it,
 
@@ -239,7 +239,10 @@ def _step(core: Tensor, scale: float, axis: Tensor, basis: Tensor) -> tuple[Tens
     In units of ``scale``²: fourth powers of weights would leave the range of float32.
     """
     current = basis[:, -1]
-    image = ((current @ core / scale) @ core.T) / scale
+    count = len(current)
+    # BLAS takes a third less time for 8, 12 or 16 rows than for the odd numbers between.
+    padded = torch.nn.functional.pad(current, (0, 0, 0, max(8, -4 * (-count // 4)) - count if count > 3 else 0))
+    image = (((padded @ core / scale) @ core.T) / scale)[:count]
     image = image - (image @ axis) @ axis.T
     alpha = (image * current).sum(dim=1)
     # Against every earlier vector, twice: without it converged nodes come back as copies and split their weight.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def lanczos(points: np.ndarray, masses: np.ndarray, steps: int) -> tuple[torch.T
     return torch.tensor([alphas]), torch.tensor([betas])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(120))
 def test_no_interval_between_nodes_holds_more_than_the_bound(seed: int):
     random = np.random.default_rng(seed)
     points = np.sort(random.beta(0.5, 1.5, 60)) * 10
@@ -54,9 +55,10 @@ def test_no_interval_between_nodes_holds_more_than_the_bound(seed: int):
     ]
     assert max(between) <= bound + 1e-9
     assert masses.max() <= bound + 1e-9
-    width = float(random.uniform(0.01, 2.0))
-    wide = float(largest_mass(alphas, betas, zero + width))
-    windows = [masses[(points >= start) & (points <= start + width)].sum() for start in np.linspace(-1, 11, 400)]
+    radius = float(random.choice([1e-3, 0.01, 0.1, 1.0]))
+    wide = float(largest_mass(alphas, betas, zero + radius))
+    starts = np.concatenate([np.linspace(-1, 11, 400), points, points - 2 * radius, nodes - radius])
+    windows = [masses[(points >= start) & (points <= start + 2 * radius)].sum() for start in starts]
     assert max(windows) <= wide + 1e-9
     assert wide >= bound - 1e-12
 
@@ -135,7 +137,7 @@ def test_impossible_cosines_are_refused():
     weight = spiked(200, 200)
     base = BaseMatrix(weight)
     axes = base.axes("left")
-    longer = Axes(axes.core, axes.leading * 1.1, axes.errors, axes.scale)
+    longer = replace(axes, leading=axes.leading * 1.1)
     with pytest.raises(ArithmeticError, match="not orthonormal"):
         enclose(longer, base.leading.left[:, :2], torch.zeros(2), (0.5,))
     with pytest.raises(ArithmeticError, match="nan"):
@@ -202,3 +204,74 @@ def test_what_is_known_is_used_and_not_computed_again():
     assert torch.equal(second.exact.left, first.exact.left)
     assert judge_matrix(second, adapted).report.engine == "base_svd"
     assert judge_matrix(second, adapted).report.count == report.count
+
+
+# What a review found
+
+
+def test_approximate_leading_vectors_are_not_deflated_into_a_cluster():
+    """Twenty leading vectors, each turned towards a cluster in which y is one vector: no bound may miss it."""
+    generator = torch.Generator().manual_seed(3)
+    leading = torch.linspace(3.4, 3.0, 20, dtype=torch.float64)
+    cluster = 1.0 + 1e-6 * torch.arange(20, dtype=torch.float64)
+    values = torch.cat([leading, cluster.flip(0), torch.linspace(0.9, 0.1, 260, dtype=torch.float64)])
+    vectors = torch.eye(300, dtype=torch.float64)[:, :20].clone()
+    turn = 0.002 + 0.017 * torch.rand(20, generator=generator, dtype=torch.float64)
+    for j in range(20):
+        towards = torch.zeros(300, dtype=torch.float64)
+        towards[20:40] = torch.randn(20, generator=generator, dtype=torch.float64)
+        vectors[:, j] += turn[j] * towards / towards.norm()
+    vectors = torch.linalg.qr(vectors).Q
+    vectors = vectors * vectors.diagonal().sign()
+    core = torch.diag(values)
+    couplings = ((core @ core @ vectors) - vectors * (vectors.T @ core @ core @ vectors).diagonal()).norm(dim=0)
+    distances = leading**2 - 1.1
+    errors = (vectors - torch.eye(300, dtype=torch.float64)[:, :20]).norm(dim=0)
+    axes = Axes(core, vectors, errors, couplings.square() / distances / values[0] ** 2, float(values[0]), 0.3)
+    y = torch.eye(300, dtype=torch.float64)[:, 30:31]
+    found = enclose(axes, y, torch.zeros(1, dtype=torch.float64), (0.5,))
+    assert float(found.high) >= 0.5
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e8, 1e12])
+def test_verdicts_do_not_depend_on_the_scale_of_the_weights(size):
+    weight = spiked(300, 300)
+    delta = FactoredDelta(9.0 * frame(300, 4, 3).float(), frame(300, 4, 4).T.float().contiguous(), 1.0)
+    plain = judge_matrix(BaseMatrix(weight), adapted_matrix(weight, delta), Question(engine="certificate")).report
+    scaled = judge_matrix(
+        BaseMatrix(weight * size),
+        adapted_matrix(weight * size, FactoredDelta(delta.up * size, delta.down, 1.0)),
+        Question(engine="certificate"),
+    ).report
+    assert [v.verdict for v in scaled.vectors] == [v.verdict for v in plain.vectors]
+
+
+@pytest.mark.parametrize("engine", ["svd", "base_svd", "certificate"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused(engine, value):
+    weight = spiked(200, 200)
+    broken = weight.clone()
+    broken[3, 4] = value
+    with pytest.raises(ArithmeticError, match="NaN or infinite"):
+        judge_matrix(BaseMatrix(weight), adapted_matrix(broken, FactoredDelta(weight[:, :1], weight[:1], 1.0)),
+                     Question(engine=engine))  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [200, 768])
+def test_a_change_that_cancels_the_base_leaves_nothing_to_judge(size):
+    up, down = gaussian(size, 2), gaussian(2, size, seed=1)
+    weight = up @ down
+    adapted = adapted_matrix(weight, FactoredDelta(-up, down, 1.0))
+    for engine in ("certificate", "base_svd", "svd"):
+        report = judge_matrix(BaseMatrix(weight), adapted, Question(engine=engine)).report
+        assert report.undecided == 0
+
+
+def test_weak_directions_of_a_strong_base_still_count_as_its_own():
+    left, right = frame(400, 400, 1), frame(400, 400, 2)
+    values = torch.cat([torch.tensor([2e4]), torch.linspace(1.5, 0.5, 399)]).double()
+    weight = ((left * values) @ right.T).float()
+    adapted = adapted_matrix(weight, FactoredDelta((1e5 * left[:, 200:201]).float(), right[:, 200:201].T.float(), 1.0))
+    for engine in ("svd", "certificate"):
+        report = judge_matrix(BaseMatrix(weight), adapted, Question(k=1, engine=engine)).report
+        assert report.vectors[0].verdict == "kept"
