@@ -174,6 +174,7 @@ class IntruderReport(Model):
 
     k: int
     epsilon: Finite
+    further_epsilons: list[Finite] = Field(default_factory=list, description="decided too, read from low and high")
     side: Literal["left", "right"]
     count: int
     undecided: int

@@ -182,6 +182,9 @@ def _notes(base: BaseMatrix, spectrum: _Spectrum, judgement: Judgement | None) -
         )
     if judgement is not None:
         notes += _ambiguities(judgement)
+        judged = len(judgement.report.vectors)
+        if judged < judgement.report.k:
+            notes.append(f"{judged} vectors judged of k = {judgement.report.k}: the adapted matrix has no more")
     if base.rank is not None and 0 < base.rank < min(base.weight.shape):
         notes.append(
             f"the base matrix has rank {base.rank} of {min(base.weight.shape)}: only directions with a singular value "
@@ -205,16 +208,18 @@ def _ambiguities(judgement: Judgement) -> list[str]:
 def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], notes: Sequence[str]) -> WeightReport:
     """Totals over the modules.
 
-    ``relative_change`` is √Σ‖ΔW‖² / √Σ‖W0‖² over the changed modules; ``effective_rank``, ``stable_rank`` and the ranks
-    for 90, 95 and 99 % of the energy are means over modules with ΔW ≠ 0, ``amplification`` is their median;
-    ``intruder_energy`` is the share of Σσ² of all judged left vectors that intruders carry. ``saturated_modules`` have
-    nine in ten of their judged vectors as intruders: their counts can hardly grow, only the energy can.
+    ``relative_change`` is √Σ‖ΔW‖² / √Σ‖W0‖² over all these modules, unchanged ones included; ``effective_rank``,
+    ``stable_rank`` and the ranks for 90, 95 and 99 % of the energy are means over modules with ΔW ≠ 0,
+    ``amplification`` is their median; ``intruder_energy`` is the share of Σσ² of all judged left vectors that intruders carry.
+    ``saturated_modules`` have nine in ten of the intruders that they can have (as many as vectors are judged, or as an
+    adapter has ranks): their counts can hardly grow, only the energy can. ``intruder_count@ε`` counts at each further ε
+    that was asked for.
     """
     judged = [module.intruders for module in modules if module.intruders is not None]
     right = [report.right for report in judged if report.right is not None]
     base_total = math.sqrt(sum(norm**2 for norm in base_norms))
     delta_total = math.sqrt(sum(module.frobenius**2 for module in modules))
-    full = [report for report in judged if report.vectors and report.count >= _SATURATED * len(report.vectors)]
+    full = [module for module in modules if _is_saturated(module)]
     count, rotations = sum(report.count for report in judged), sum(report.rotations or 0 for report in judged)
     totals: dict[str, float | None] = {
         "modules": float(len(modules)),
@@ -234,10 +239,21 @@ def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], not
         "null_intruder_energy": _null_energy(modules),
         "shrink_intruder_count": _over(modules, "shrink_count", sum),
     }
+    for epsilon in dict.fromkeys(epsilon for report in judged for epsilon in report.further_epsilons):
+        vectors = [vector for report in judged for vector in report.vectors]
+        totals[f"intruder_count@{epsilon:g}"] = float(sum(vector.high < epsilon for vector in vectors))
     totals |= {
         name: _over(modules, name, _mean) for name in ("effective_rank", "stable_rank", "rank_90", "rank_95", "rank_99")
     }
     return WeightReport(modules=list(modules), totals=totals, notes=list(notes))
+
+
+def _is_saturated(module: ModuleWeights) -> bool:
+    report = module.intruders
+    if report is None or not report.vectors:
+        return False
+    most = min(len(report.vectors), module.adapter_rank or len(report.vectors))
+    return report.count >= _SATURATED * most
 
 
 def _energy(modules: Sequence[ModuleWeights]) -> float | None:

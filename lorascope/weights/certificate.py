@@ -147,9 +147,10 @@ def largest_mass(alphas: Tensor, betas: Tensor, radius: Tensor) -> Tensor:
 def _by_lagrange(nodes: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
     """w_i / min ℓ_i² over windows around each node; infinite where another node is too near."""
     distances = (nodes[:, None, :] - nodes[:, :, None]).abs()
-    factors = (1.0 - 2.0 * radius[:, None, None] / distances).clamp(min=0.0)
+    factors = torch.where(distances > 0, 1.0 - 2.0 * radius[:, None, None] / distances, 0.0).clamp(min=0.0)
     factors.diagonal(dim1=1, dim2=2).fill_(1.0)
-    return weights / factors.prod(dim=2).square()
+    smallest = factors.prod(dim=2).square()
+    return torch.where(smallest > 0, weights / smallest, math.inf)
 
 
 def _by_neighbours(nodes: Tensor, weights: Tensor, radius: Tensor) -> Tensor:
@@ -229,7 +230,8 @@ def _mass(alphas: Sequence[Tensor], betas: Sequence[Tensor], coupled: float) -> 
     """The bound for each vector. Rounding is relative to σ₁ = 1 times the largest σ that is left."""
     diagonal = torch.stack(list(alphas), dim=1).double().cpu()
     beside = torch.stack(list(betas), dim=1).double().cpu() if betas else diagonal.new_zeros(len(diagonal), 0)
-    rounding = torch.finfo(alphas[0].dtype).eps * diagonal.max(dim=1).values.clamp(min=0.0).sqrt()
+    unit = torch.finfo(alphas[0].dtype).eps
+    rounding = unit * (diagonal.max(dim=1).values.clamp(min=0.0).sqrt() + unit)
     return largest_mass(diagonal, beside, _WINDOW * (_ROUNDINGS * rounding + coupled))
 
 

@@ -228,6 +228,7 @@ def _report(side: Side, top: Triplets, bounds: _Bounds, engine: EngineName, ques
     return IntruderReport(
         k=question.k,
         epsilon=epsilon,
+        further_epsilons=list(question.epsilons[1:]),
         side=side,
         count=len(intruders),
         undecided=sum(vector.verdict == "undecided" for vector in judged),

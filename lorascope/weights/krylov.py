@@ -18,6 +18,7 @@ _WIDTH = 16
 _CHECK_EVERY = 3
 _MOST_BLOCKS = 80
 _STALLED = 0.5
+_COPY = 0.5
 _ROWS = 8192
 
 
@@ -91,13 +92,16 @@ def _grow(matrix: Matrix, count: int, accuracy: float, needed: int, seed: int) -
     start = torch.randn(columns, width, generator=generator, dtype=matrix.whole.dtype).to(matrix.whole.device)
     if 4 * max(count, width) > columns:
         return None
-    block = torch.linalg.qr(matrix.T.times(matrix.times(start))).Q
+    image = matrix.times(start)
+    # Norms of second powers of weights would leave the range of float32.
+    unit = float(image.abs().max()) or 1.0
+    block = torch.linalg.qr(matrix.T.times(image / unit)).Q
     basis, images = block, matrix.times(block)
     before, found = math.inf, None
     for step in range(1, _MOST_BLOCKS):
         if 2 * (basis.shape[1] + width) > columns:
             return None
-        block = _next_block(matrix, basis, images[:, -width:], generator)
+        block = _orthonormal(matrix.T.times(images[:, -width:] / unit), basis, generator)
         basis, images = torch.cat([basis, block], dim=1), torch.cat([images, matrix.times(block)], dim=1)
         if basis.shape[1] < 2 * count or step % _CHECK_EVERY:
             continue
@@ -112,22 +116,20 @@ def _grow(matrix: Matrix, count: int, accuracy: float, needed: int, seed: int) -
     return found
 
 
-def _next_block(matrix: Matrix, basis: Tensor, image: Tensor, generator: torch.Generator) -> Tensor:
-    """The next block of the Krylov space, orthonormal to ``basis``; random columns where the space is exhausted.
+def _orthonormal(fresh: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
+    """``fresh`` made orthonormal, to ``basis`` too; random columns where the Krylov space is exhausted.
 
-    What is left of an exhausted direction is rounding noise inside the basis; normalising it would put a copy there.
+    What is left of an exhausted direction is rounding, inside the basis; normalising that would put a copy there. A
+    unit vector that a second projection shortens by half was such a one (Daniel, Gragg, Kaufman & Stewart 1976).
     """
-    fresh = matrix.T.times(image)
-    size = fresh.norm(dim=0).max()
-    fresh = fresh - basis @ (basis.T @ fresh)
-    factors = torch.linalg.qr(fresh)
-    spent = factors.R.diagonal().abs() <= _rounding(basis.dtype) * size
+    unit = torch.linalg.qr(fresh - basis @ (basis.T @ fresh)).Q
+    left = unit - basis @ (basis.T @ unit)
     drawn = torch.randn(fresh.shape, generator=generator, dtype=fresh.dtype).to(fresh.device)
-    fresh = torch.where(spent, drawn, factors.Q)
+    found: Tensor = torch.where(left.norm(dim=0) < _COPY, drawn, left)
     # Twice is enough (Giraud, Langou & Rozložník 2005): one pass leaves what rounding made of the cancellation.
     for _ in range(2):
-        fresh = torch.linalg.qr(fresh - basis @ (basis.T @ fresh)).Q
-    return fresh
+        found = torch.linalg.qr(found - basis @ (basis.T @ found)).Q
+    return found
 
 
 def _ritz(matrix: Matrix, basis: Tensor, images: Tensor, count: int) -> Triplets:

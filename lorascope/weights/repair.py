@@ -19,6 +19,8 @@ from torch import Tensor
 
 from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
 
+LONGER = 1.0 + 1e-6
+"""‖ΔW'‖ / ‖ΔW‖ above this is growth; what lies between it and 1 is rounding."""
 _STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
            "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # fmt: skip
 
@@ -48,7 +50,9 @@ def scale_intruders(delta: WeightDelta, intruders: Triplets, strength: float) ->
     """ΔW' = ΔW + (λ−1)·Σ σᵢuᵢvᵢᵀ: in W0 + ΔW' the intruders' singular values are λ times what they were.
 
     A factored ΔW stays factored, exactly, with rank r + k; a dense one stays dense. At λ = 1, or without intruders, it
-    is ``delta`` itself. Raises ``ValueError`` for a λ that is not finite or for shapes that differ.
+    is ``delta`` itself. ‖ΔW'‖ exceeds ‖ΔW‖ where ⟨ΔW, S⟩ < ½(1−λ)‖S‖² for S = Σ σᵢuᵢvᵢᵀ: more than half of such an S is
+    W0's, turned by ΔW, and scaling it takes that from the base. Raises ``ValueError`` for a λ that is not finite or for
+    shapes that differ.
     """
     _finite(strength)
     return _added(delta, intruders, strength - 1.0)
@@ -63,7 +67,10 @@ def scale_strength(delta: WeightDelta, strength: float) -> WeightDelta:
 
 
 def shrink_to_norm(delta: WeightDelta, norm: float) -> WeightDelta:
-    """Control: ΔW in its own direction with ‖·‖_F = ``norm``. ``ValueError`` for ΔW = 0 with a norm above 0."""
+    """Control: ΔW in its own direction with ‖·‖_F = ``norm``, stretched where that is more than ΔW has.
+
+    Raises ``ValueError`` for ΔW = 0 with a norm above 0.
+    """
     current = frobenius(delta)
     if norm < 0.0 or (current == 0.0 and norm > 0.0):
         raise ValueError(f"no multiple of a ΔW of norm {current} has the norm {norm}")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lorascope.errors import OutputError
 from lorascope.weights.bases import BaseMatrix
 from lorascope.workflows.output import write_whole
 
 # Part of every key: what an older version kept is not what this one would have found.
-_VERSION = 1
+_VERSION = 2
 _WORTHWHILE = 768
 
 
@@ -22,8 +23,9 @@ class BaseCache:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """The folder is made when something is first kept."""
+        """The folder is made when something is first kept; ``failures`` says why something could not be kept."""
         self.folder = folder
+        self.failures: list[str] = []
 
     def recall(self, weight: Tensor) -> BaseMatrix:
         """The matrix with what is known of it. A file that cannot be read counts as not there."""
@@ -39,7 +41,11 @@ class BaseCache:
             return BaseMatrix(weight)
 
     def keep(self, base: BaseMatrix, *, exact: bool) -> None:
-        """Write what was found out since, whole; ``exact`` keeps the exact decomposition too."""
+        """Write what was found out since, whole; ``exact`` keeps the exact decomposition too.
+
+        A cache that cannot be written stops nothing: nothing more is kept, and ``failures`` says so.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         if self.folder is None or min(base.weight.shape) < _WORTHWHILE:
@@ -48,8 +54,12 @@ class BaseCache:
         path = None if set(found) <= set(base.known) else self._path(base.weight)
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda part: save_file(base.known | found, part))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda part: save_file(base.known | found, part))
+        except (OSError, OutputError, SafetensorError) as error:
+            self.failures.append(f"what was found of base matrices was not kept in {self.folder}: {error}")
+            self.folder = None
 
     def _path(self, weight: Tensor) -> Path | None:
         if self.folder is None or min(weight.shape) < _WORTHWHILE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from lorascope.schema.comparison import Comparison, Finding, WeightReport
@@ -14,7 +15,7 @@ _OTHERS = "changed too: "
 def find_in_weights(comparison: Comparison) -> Iterator[Finding]:
     """What a reader should know of each subject's weights."""
     for subject, report in comparison.weights.items():
-        yield from _intruders(subject, report)
+        yield from _intruders(comparison, subject, report)
         yield from _saturated(subject, report)
         yield from _undecided(subject, report)
         yield from _others(subject, report)
@@ -31,7 +32,7 @@ def other_changes_note(kind: str, count: int, largest: str, relative: float | No
     return f"{_OTHERS}{count} {one if count == 1 else many}, most in {largest}{size}"
 
 
-def _intruders(subject: str, report: WeightReport) -> Iterator[Finding]:
+def _intruders(comparison: Comparison, subject: str, report: WeightReport) -> Iterator[Finding]:
     count = report.totals.get("intruder_count")
     if not count:
         return
@@ -46,16 +47,27 @@ def _intruders(subject: str, report: WeightReport) -> Iterator[Finding]:
         title=f"{subject} has {count:.0f} intruder dimensions in {len(report.modules)} modules"
         + (", no more than random updates of its size have" if ordinary else ""),
         evidence=[
-            f"they carry {report.totals['intruder_energy'] or 0.0:.2%} of the leading energy",
+            f"they carry {_percent(report.totals['intruder_energy'])} of the leading energy",
             _where(report),
             f"{new:.0f} are new directions, {rotated:.0f} lie for at least half inside the base's leading directions: "
             "rotations there",
             *([] if null is None else [f"random updates of the same norm and rank have {null:.0f}"]),
         ],
-        advice="Many intruders went with more forgetting where it was studied, but that is disputed; whether they "
-        "explain it here, lorascope repair BASE ADAPTED --scan tests.",
+        advice=None
+        if ordinary
+        else "Many intruders went with more forgetting where it was studied, but that is "
+        f"disputed; whether they explain it here tests: {_scan_command(comparison, subject)}",
         reference=_SOURCE,
     )
+
+
+def _percent(share: float | None) -> str:
+    return f"{100.0 * (share or 0.0):.2g} %"
+
+
+def _scan_command(comparison: Comparison, subject: str) -> str:
+    paths = {checkpoint.name: checkpoint.path for checkpoint in comparison.checkpoints}
+    return shlex.join(["lorascope", "repair", paths[comparison.base.name], paths[subject], "--scan"])
 
 
 def _where(report: WeightReport) -> str:
@@ -75,8 +87,8 @@ def _saturated(subject: str, report: WeightReport) -> Iterator[Finding]:
         subject=subject,
         title=f"{subject}'s intruder counts are saturated: read their energy instead",
         evidence=[
-            f"in {full:.0f} of {changed:.0f} modules nine in ten of the judged vectors are intruders",
-            f"they carry {report.totals['intruder_energy'] or 0.0:.2%} of the leading energy",
+            f"{full:.0f} of {changed:.0f} modules have at least nine in ten of the intruders that they can have",
+            f"they carry {_percent(report.totals['intruder_energy'])} of the leading energy",
         ],
         advice="A count that cannot grow does not rank checkpoints. Compare the energy, or judge more vectors (--k).",
         reference=_SOURCE,

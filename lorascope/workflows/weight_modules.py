@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from lorascope.checkpoints.changes import Changes, ModuleChange
+from lorascope.errors import EvaluationError
 from lorascope.schema.comparison import ModuleWeights
 from lorascope.schema.names import position
 from lorascope.weights.analysis import AnalysisOptions, ModuleAnalysis, analyse_module
@@ -29,12 +30,11 @@ _SHOWN = 32
 
 @dataclass(frozen=True)
 class User:
-    """A subject that changes the module: its own name of it, and its place in a training run where it has one."""
+    """A subject that changes the module, and its own name of it."""
 
     subject: str
     changes: Changes
     module: str
-    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModuleOutcome(BaseModel):
     """What one module gave, for all subjects. It is written down as soon as it is found, so that a killed run resumes.
 
     ``rows`` are those of ``weights.parquet``; ``null_highs`` the random updates' largest cosines from above;
-    ``similarity`` φ(i, i) by pair of subjects; ``births`` the intruders that the run's previous checkpoint had not.
+    ``similarity`` φ(i, i) by pair of subjects; ``births``, by chain and subject, those that the one before had not.
     """
 
     module: str
@@ -64,30 +64,38 @@ class ModuleOutcome(BaseModel):
     rows: list[dict[str, Any]] = []
     null_highs: dict[str, list[float]] = {}
     similarity: list[tuple[str, str, list[float]]] = []
-    births: dict[str, int] = {}
+    births: dict[str, dict[str, int]] = {}
 
 
 def analyse_users(
-    name: str, users: Sequence[User], loaded: Iterator[Any], options: AnalysisOptions, arithmetic: Arithmetic
+    name: str,
+    users: Sequence[User],
+    loaded: Iterator[Any],
+    options: AnalysisOptions,
+    arithmetic: Arithmetic,
+    chains: Mapping[str, Sequence[str]],
 ) -> ModuleOutcome:
-    """Measure every subject's change of one module; ``loaded`` delivers the base weight, then the users' changes."""
+    """Measure every subject's change of one module; ``loaded`` delivers the base weight, then the users' changes.
+
+    ``chains`` are subjects that follow each other: the checkpoints of a run, the stages of a sequence. Raises
+    :class:`EvaluationError` for weights that are not finite.
+    """
     base = arithmetic.cache.recall(arithmetic.put(next(loaded)))
     outcome = ModuleOutcome(module=name, base_norm=base.norm, base_values=[])
     directions: dict[str, Tensor] = {}
-    known: dict[str, Tensor] = {}
+    intruders: dict[str, Tensor] = {}
     judged = len(users) * (2 if options.null else 1)
     for user in users:
-        found = _analyse(name, base, next(loaded), options, arithmetic, judged)
+        found = _analyse(user.subject, name, base, next(loaded), options, arithmetic, judged)
         outcome.reports[user.subject] = found.report
         directions[user.subject] = found.directions
         if found.null is not None:
             outcome.null_highs[user.subject] = [vector.high for vector in found.null.report.vectors]
         if found.judgement is not None:
             outcome.rows += _rows(user.subject, name, base, found.judgement)
-            if user.run is not None:
-                born, known[user.run] = _births(found.judgement, known.get(user.run), options.question)
-                outcome.births[user.subject] = born
+            intruders[user.subject] = _intruders(found.judgement)
     outcome.base_values = base.leading.values[:_SHOWN].tolist()
+    outcome.births = {chain: _births(members, intruders, options.question) for chain, members in chains.items()}
     outcome.similarity = [
         (first, second, similarity_curve(directions[first], directions[second]))
         for first, second in combinations(directions, 2)
@@ -122,6 +130,7 @@ def ahead(calls: Iterable[Callable[[], _T]]) -> Iterator[_T]:
 
 
 def _analyse(
+    subject: str,
     name: str,
     base: BaseMatrix,
     change: ModuleChange,
@@ -136,27 +145,44 @@ def _analyse(
     else:
         assert tuned is not None
         delta = DenseDelta(tuned - base.weight)
-    return analyse_module(
-        name,
-        base,
-        delta,
-        method=change.method,
-        adapter_rank=change.rank,
-        stored_dtype=change.stored_dtype,
-        tuned=tuned,
-        options=options,
-        subjects=judged,
-    )
+    try:
+        return analyse_module(
+            name,
+            base,
+            delta,
+            method=change.method,
+            adapter_rank=change.rank,
+            stored_dtype=change.stored_dtype,
+            tuned=tuned,
+            options=options,
+            subjects=judged,
+        )
+    except ArithmeticError as error:
+        raise EvaluationError(
+            f"{name} cannot be analysed: {error}",
+            where=subject,
+            remedy="look for a run that diverged: a checkpoint with NaN or infinite weights answers nothing either",
+        ) from error
 
 
-def _births(judgement: Judgement, before: Tensor | None, question: Question) -> tuple[int, Tensor]:
-    """Intruders that no intruder of the previous checkpoint points along (|cos| < ε), and all of them for the next."""
+def _intruders(judgement: Judgement) -> Tensor:
     chosen = [vector.index for vector in judgement.report.vectors if vector.verdict == "intruder"]
-    found = judgement.triplets.left[:, chosen]
-    if before is None or before.shape[1] == 0 or not chosen:
-        return len(chosen), found
-    along = (before.T @ found).abs().max(dim=0).values
-    return int((along < question.epsilons[0]).sum()), found
+    return judgement.triplets.left[:, chosen]
+
+
+def _births(members: Sequence[str], intruders: Mapping[str, Tensor], question: Question) -> dict[str, int]:
+    """Intruders that no intruder of the previous member points along (|cos| < ε); a member without ΔW has none."""
+    born: dict[str, int] = {}
+    before: Tensor | None = None
+    for member in members:
+        found = intruders.get(member)
+        if found is not None and before is not None and before.shape[1] and found.shape[1]:
+            along = (before.T @ found).abs().max(dim=0).values
+            born[member] = int((along < question.epsilons[0]).sum())
+        else:
+            born[member] = 0 if found is None else found.shape[1]
+        before = found
+    return born
 
 
 def _rows(subject: str, module: str, base: BaseMatrix, judgement: Judgement) -> list[dict[str, Any]]:

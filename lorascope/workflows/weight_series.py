@@ -27,10 +27,10 @@ def weight_series(
         found += _sweeps(subject, report)
         found += _null_curve(subject, outcomes)
     for run, steps in runs.items():
-        found += _growth(run, "growth", "step", steps, reports, outcomes)
+        found += _growth(run, "growth", "step", steps, reports, _born(f"run:{run}", outcomes))
     if sequence:
         stages = {subject: stage for stage, subject in enumerate(sequence, 1)}
-        found += _growth(sequence[-1], "sequence", "stage", stages, reports, outcomes)
+        found += _growth(sequence[-1], "sequence", "stage", stages, reports, _born("sequence", outcomes))
     return [*found, *_similarity(outcomes)]
 
 
@@ -89,7 +89,7 @@ def _growth(
     x_name: str,
     places: Mapping[str, int],
     reports: _Reports,
-    outcomes: Sequence[ModuleOutcome],
+    births: Mapping[str, int],
 ) -> Iterator[Series]:
     """Totals along the checkpoints of a run or the stages of a sequence, and the births of intruders at each."""
     subjects = sorted(places, key=lambda subject: places[subject])
@@ -98,17 +98,23 @@ def _growth(
     def total(key: str) -> Callable[[str], float | None]:
         return lambda subject: reports[subject].totals.get(key)
 
-    def births(subject: str) -> float:
-        return float(sum(outcome.births.get(subject, 0) for outcome in outcomes))
-
     curves: dict[str, Callable[[str], float | None]] = {
         name: total("intruder_count"),
-        f"{name}:births": births,
+        f"{name}:births": lambda subject: float(births.get(subject, 0)),
         f"{name}:energy": total("intruder_energy"),
         f"{name}:relative_change": total("relative_change"),
     }
     for label, value in curves.items():
         yield Series(subject=run, name=label, x_name=x_name, x=x, y=[value(subject) for subject in subjects])
+
+
+def _born(chain: str, outcomes: Sequence[ModuleOutcome]) -> dict[str, int]:
+    """Births of each subject of a chain over all modules."""
+    total: dict[str, int] = {}
+    for outcome in outcomes:
+        for subject, born in outcome.births.get(chain, {}).items():
+            total[subject] = total.get(subject, 0) + born
+    return total
 
 
 def _similarity(outcomes: Sequence[ModuleOutcome]) -> Iterator[Series]:

@@ -19,8 +19,8 @@ from lorascope.weights.analysis import AnalysisOptions, summarise
 from lorascope.weights.bases import Side
 from lorascope.weights.intruders import Question
 from lorascope.workflows.base_cache import BaseCache
-from lorascope.workflows.output import write_whole
-from lorascope.workflows.run_steps import RunStep, run_step
+from lorascope.workflows.output import naming, write_whole
+from lorascope.workflows.run_steps import run_step
 from lorascope.workflows.weight_findings import other_changes_note
 from lorascope.workflows.weight_modules import Arithmetic, ModuleOutcome, User, ahead, analyse_users, loads
 from lorascope.workflows.weight_series import weight_series
@@ -88,20 +88,22 @@ def analyse_weights(
     import torch
 
     arithmetic = Arithmetic(torch.device(device), options.dtype, BaseCache(options.cache_dir))
-    steps = _steps(subjects)
-    stages = {subject.name: "sequence" for subject, _ in subjects} if options.sequence else {}
-    # Births need the checkpoints of a run in the order of their steps, however they were given.
-    ordered = sorted(subjects, key=lambda pair: steps[pair[0].name].step if pair[0].name in steps else -1)
-    plan = _plan(ordered, {name: str(step.run) for name, step in steps.items()} | stages)
+    runs = _runs(subjects)
+    chains = {f"run:{run}": sorted(steps, key=lambda name: steps[name]) for run, steps in runs.items()}
+    if options.sequence:
+        chains["sequence"] = [subject.name for subject, _ in subjects]
+    plan = _plan(subjects)
     done = _journalled(journal)
     pending = {name: users for name, users in plan.items() if name not in done}
     stream = ahead(chain.from_iterable(loads(users) for users in pending.values()))
     for name, users in pending.items():
         on_progress(len(done), len(plan))
-        done[name] = analyse_users(name, users, stream, options.analysis(seed), arithmetic)
+        done[name] = analyse_users(name, users, stream, options.analysis(seed), arithmetic, chains)
         _write_down(done[name], journal)
     on_progress(len(plan), len(plan))
-    return _gathered(base, subjects, [done[name] for name in plan], steps, options)
+    found = _gathered(base, subjects, [done[name] for name in plan], runs, options)
+    found.missing += [Missing(area="weights", reason=reason) for reason in arithmetic.cache.failures]
+    return found
 
 
 def write_weights(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -125,7 +127,7 @@ def weight_measurements(base: str, reports: dict[str, WeightReport], options: We
     table = [
         ("intruder_count", "count", "0-inf", judged),
         ("intruder_energy", "fraction", "0-1", judged),
-        ("relative_change", "fraction", "0-inf", "frobenius|changed linear modules"),
+        ("relative_change", "fraction", "0-inf", "frobenius|compared linear modules"),
         ("effective_rank", "dimensions", "0-inf", "exp entropy of sigma|mean over modules"),
         ("stable_rank", "dimensions", "0-inf", "frobenius^2/spectral^2|mean over modules"),
     ]
@@ -157,21 +159,24 @@ def _no_value(report: WeightReport, metric: str) -> str:
     return "no linear module with ΔW ≠ 0"
 
 
-def _steps(subjects: Sequence[tuple[OpenCheckpoint, Changes]]) -> dict[str, RunStep]:
-    """Subjects that are checkpoints of one run, where at least two of that run are given."""
+def _runs(subjects: Sequence[tuple[OpenCheckpoint, Changes]]) -> dict[str, dict[str, int]]:
+    """Run → its subjects with their steps, for runs of which at least two checkpoints are given."""
     found = {subject.name: run_step(subject.path) for subject, _ in subjects}
     known = {name: step for name, step in found.items() if step is not None}
-    runs = [step.run for step in known.values()]
-    return {name: step for name, step in known.items() if runs.count(step.run) > 1}
+    folders = {step.run for step in known.values()}
+    runs: dict[str, dict[str, int]] = {}
+    for name, step in known.items():
+        alone = sum(folder.name == step.run.name for folder in folders) == 1
+        runs.setdefault(step.run.name if alone else str(step.run), {})[name] = step.step
+    return {run: steps for run, steps in runs.items() if len(steps) > 1}
 
 
-def _plan(subjects: Sequence[tuple[OpenCheckpoint, Changes]], runs: Mapping[str, str]) -> dict[str, list[User]]:
-    """Module → the subjects that change it, in the base's order."""
+def _plan(subjects: Sequence[tuple[OpenCheckpoint, Changes]]) -> dict[str, list[User]]:
+    """Module → the subjects that change it; each subject's modules are in the base's order."""
     plan: dict[str, list[User]] = {}
     for subject, changes in subjects:
         for module in changes.modules():
-            user = User(subject.name, changes, module, runs.get(subject.name))
-            plan.setdefault(changes.base.label(module), []).append(user)
+            plan.setdefault(changes.base.label(module), []).append(User(subject.name, changes, module))
     return plan
 
 
@@ -180,31 +185,31 @@ def _journalled(journal: Path | None) -> dict[str, ModuleOutcome]:
     if journal is None or not journal.is_file():
         return {}
     found = {}
-    whole = ""
-    text = journal.read_text(encoding="utf-8")
-    for line in text.splitlines(keepends=True):
+    whole = b""
+    content = journal.read_bytes()
+    for line in content.split(b"\n")[:-1]:
         try:
             outcome = ModuleOutcome.model_validate_json(line)
         except ValidationError:
             break
         found[outcome.module] = outcome
-        whole += line
-    if whole != text:
-        write_whole(journal, lambda part: part.write_text(whole, encoding="utf-8"))
+        whole += line + b"\n"
+    if whole != content:
+        write_whole(journal, lambda part: part.write_bytes(whole))
     return found
 
 
 def _write_down(outcome: ModuleOutcome, journal: Path | None) -> None:
     if journal is not None:
-        with journal.open("a", encoding="utf-8") as file:
-            file.write(outcome.model_dump_json() + "\n")
+        with naming(journal), journal.open("ab") as file:
+            file.write(outcome.model_dump_json().encode() + b"\n")
 
 
 def _gathered(
     base: str,
     subjects: Sequence[tuple[OpenCheckpoint, Changes]],
     outcomes: Sequence[ModuleOutcome],
-    steps: Mapping[str, RunStep],
+    runs: Mapping[str, Mapping[str, int]],
     options: WeightOptions,
 ) -> WeightOutcome:
     found = WeightOutcome(rows=[row for outcome in outcomes for row in outcome.rows])
@@ -214,11 +219,6 @@ def _gathered(
         notes = [f"not analysed: {name}" for name in changes.base.skeleton.unread] + _other_changes(changes)
         modules = [outcome.reports[subject.name] for outcome in own]
         found.reports[subject.name] = summarise(modules, [outcome.base_norm for outcome in own], notes)
-    folders = {step.run for step in steps.values()}
-    runs: dict[str, dict[str, int]] = {}
-    for name, step in steps.items():
-        alone = sum(folder.name == step.run.name for folder in folders) == 1
-        runs.setdefault(step.run.name if alone else str(step.run), {})[name] = step.step
     sequence = [subject.name for subject, _ in subjects] if options.sequence else []
     found.series = weight_series(base, found.reports, outcomes, runs, sequence)
     return found

@@ -275,3 +275,16 @@ def test_weak_directions_of_a_strong_base_still_count_as_its_own():
     for engine in ("svd", "certificate"):
         report = judge_matrix(BaseMatrix(weight), adapted, Question(k=1, engine=engine)).report
         assert report.vectors[0].verdict == "kept"
+
+
+@pytest.mark.parametrize("rank", [1, 20])
+@pytest.mark.parametrize("shape", [(800, 800), (900, 780)])
+def test_a_base_of_very_low_rank_is_judged_by_every_engine(rank, shape):
+    weight = gaussian(shape[0], rank) @ gaussian(rank, shape[1], seed=1)
+    delta = FactoredDelta(gaussian(shape[0], 8, seed=2), gaussian(8, shape[1], seed=3), 0.5)
+    reports = [
+        judge_matrix(BaseMatrix(weight), adapted_matrix(weight, delta), Question(k=6, engine=engine)).report
+        for engine in ("svd", "base_svd", "certificate")
+    ]
+    assert len({tuple(vector.verdict for vector in report.vectors) for report in reports}) == 1
+    assert all(report.undecided == 0 for report in reports)

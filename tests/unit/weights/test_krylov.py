@@ -36,6 +36,14 @@ def test_leading_triplets_are_those_of_the_exact_decomposition(shape):
         assert float((ours.T @ ours - torch.eye(10)).abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-8, 1e8, 1e12])
+def test_the_scale_of_the_weights_does_not_matter(size):
+    weight = spiked(400, 300)
+    plain, scaled = leading_triplets(Matrix(weight), 8), leading_triplets(Matrix(weight * size), 8)
+    torch.testing.assert_close(scaled.values / size, plain.values, rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(scaled.errors, plain.errors, rtol=0.5, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_sum_is_never_formed_and_decomposed_as_if_it_were(shape):
     weight = spiked(*shape)
@@ -103,6 +111,9 @@ def exhausted(kind: str) -> torch.Tensor:
         return torch.eye(size)
     if kind == "few columns":
         return torch.cat([gaussian(size, 6), torch.zeros(size, size - 6)], dim=1)
+    if kind == "two blocks of columns":
+        # Exhausted in the middle of a block, and every product after that is zero.
+        return torch.cat([0.02 * gaussian(size, 30), torch.zeros(size, size - 30)], dim=1)
     if kind == "few rows":
         return torch.cat([gaussian(6, size), torch.zeros(size - 6, size)], dim=0)
     if kind == "two values":
@@ -111,7 +122,9 @@ def exhausted(kind: str) -> torch.Tensor:
     return torch.outer(gaussian(size, 1)[:, 0], gaussian(size, 1, seed=1)[:, 0])
 
 
-@pytest.mark.parametrize("kind", ["identity", "few columns", "few rows", "two values", "rank one"])
+@pytest.mark.parametrize(
+    "kind", ["identity", "few columns", "two blocks of columns", "few rows", "two values", "rank one"]
+)
 @pytest.mark.parametrize("count", [10, 32])
 def test_a_krylov_space_that_ends_is_no_copy_of_itself(kind, count):
     weight = exhausted(kind)

@@ -45,7 +45,7 @@ def test_intruders_stand_beside_new_directions_rotations_and_chance():
     assert set(found) == {"intruders"}
     assert found["intruders"].title == "lora has 6 intruder dimensions in 1 modules"
     said = " | ".join(found["intruders"].evidence)
-    assert "25.00%" in said
+    assert "25 %" in said
     assert "4 are new directions, 2 lie" in said
     assert "random updates of the same norm and rank have 1" in said
 
@@ -55,6 +55,11 @@ def test_no_more_than_chance_is_said_only_when_it_was_measured(null, ordinary):
     found = findings(null_intruder_count=null)["intruders"]
     assert ("no more than random updates" in found.title) is ordinary
     assert any("random updates" in line for line in found.evidence) is (null is not None)
+
+
+def test_the_advice_is_a_command_that_runs_as_it_stands():
+    assert findings()["intruders"].advice.endswith("lorascope repair base lora --scan")
+    assert findings(null_intruder_count=9.0)["intruders"].advice is None
 
 
 def test_nothing_is_said_without_intruders():

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lorascope import CompareOptions, compare, load_result
-from lorascope.errors import UsageError
+from lorascope.errors import EvaluationError, InvalidComparison, UsageError
 from lorascope.schema.comparison import Comparison, IntruderReport, IntruderVector, ModuleWeights, Series
 from lorascope.weights.analysis import summarise
 from lorascope.weights.bases import BaseMatrix
@@ -21,7 +21,7 @@ from lorascope.workflows.base_cache import BaseCache
 from lorascope.workflows.run_steps import RunStep, checkpoints_of, run_step
 from lorascope.workflows.weight_modules import ModuleOutcome, ahead
 from lorascope.workflows.weight_series import weight_series
-from lorascope.workflows.weights import WeightOptions
+from lorascope.workflows.weights import WeightOptions, _journalled
 
 
 def look(llama, out: Path, *, adapted: tuple[str, ...] | None = None, **options) -> Comparison:
@@ -197,6 +197,50 @@ def test_births_are_counted_in_the_order_of_the_steps(llama, run_folder, tmp_pat
     assert births.y == curve(backward, "growth:births").y
     assert births.y[0] == curve(forward, "growth").y[0]
     assert births.y[1] <= curve(forward, "growth").y[1]
+
+
+def test_births_of_a_sequence_follow_the_order_given_and_those_of_a_run_its_steps(llama, run_folder, tmp_path):
+    given = tuple(checkpoints_of(str(run_folder))[::-1])
+    both = look(llama, tmp_path / "both", adapted=given, sequence=True)
+    run = look(llama, tmp_path / "run-alone", adapted=given)
+    assert curve(both, "growth:births").y == curve(run, "growth:births").y
+    stages = curve(both, "sequence:births")
+    assert stages.y[0] == curve(both, "sequence").y[0] > 0
+    assert stages.y != curve(both, "growth:births").y
+
+
+def test_several_epsilons_are_counted_in_the_totals(llama, tmp_path):
+    totals = look(llama, tmp_path / "out", epsilons=(0.5, 0.3, 0.7)).weights["lora"].totals
+    assert totals["intruder_count@0.3"] <= totals["intruder_count"] <= totals["intruder_count@0.7"]
+
+
+def test_weights_that_are_not_finite_end_with_the_module_named(llama, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(llama.full, broken)
+    tensors = load_file(broken / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("q_proj.weight"))
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises((EvaluationError, InvalidComparison), match="q_proj"):
+        look(llama, tmp_path / "out", adapted=(str(broken),))
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_cache, "_WORTHWHILE", 1)
+    (tmp_path / "file").write_text("in the way")
+    comparison = look(llama, tmp_path / "out", cache_dir=tmp_path / "file" / "cache")
+    reasons = [missing.reason for missing in comparison.missing if missing.area == "weights"]
+    assert len([reason for reason in reasons if "not kept in" in reason]) == 1
+
+
+def test_a_record_without_its_end_is_not_taken(tmp_path):
+    journal = tmp_path / "modules.jsonl"
+    record = ModuleOutcome(module="a", base_norm=1.0, base_values=[]).model_dump_json().encode()
+    journal.write_bytes(record + b"\n" + record.replace(b'"a"', b'"b"'))
+    assert set(_journalled(journal)) == {"a"}
+    assert journal.read_bytes() == record + b"\n"
+    journal.write_bytes(record + b"\n" + '{"module": "Δ'.encode()[:-1])
+    assert set(_journalled(journal)) == {"a"}
 
 
 def test_stages_are_a_sequence_only_when_it_is_said(llama, tmp_path):
