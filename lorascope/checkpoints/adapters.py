@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.checkpoints.locate import ADAPTER_CONFIG
-from lorascope.checkpoints.tensors import TensorSource
+from lorascope.checkpoints.tensors import TensorSource, TensorSpec
 from lorascope.errors import CheckpointError, InvalidComparison
 
 if TYPE_CHECKING:
@@ -263,6 +263,33 @@ def plain_name(key: str) -> str:
     return key.removeprefix(PREFIX) if key.startswith(PREFIX) else key.removeprefix("base_model.")
 
 
+class LoadedTensors:
+    """An adapter's tensors without those that PEFT writes and passes over when it loads them.
+
+    With ``bias="all"`` the biases of a head are saved under its wrapper's names, ``….modules_to_save.bias`` (a copy)
+    and ``….original_module.bias`` (before the training), beside ``….bias``, which alone counts. Where there is none of
+    that name, a tensor is kept.
+    """
+
+    def __init__(self, stored: TensorSource) -> None:
+        """Select from ``stored``."""
+        self._stored = stored
+        self._specs = {key: spec for key, spec in stored.specs.items() if not _is_passed_over(key, stored)}
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """What there is, by key."""
+        return self._specs
+
+    def get(self, key: str) -> Tensor:
+        """The tensor in its stored dtype, on the CPU."""
+        return self._stored.get(key)
+
+
+def _is_passed_over(key: str, stored: TensorSource) -> bool:
+    return any(part in key and key.replace(part, ".") in stored.specs for part in _WRAPPED_HEAD)
+
+
 def is_shared(key: str) -> bool:
     """Whether a tensor is kept once for all layers (VeRA's projections, VB-LoRA's bank) and so has no module."""
     return key.startswith("base_model.") and not key.startswith(PREFIX)
@@ -298,6 +325,8 @@ def unused_patterns(config: AdapterConfig, modules: Iterable[str]) -> list[str]:
     return unused
 
 
+# Parts of PEFT's wrapper around a module that is trained whole, which saved names leave out as a rule.
+_WRAPPED_HEAD = (".modules_to_save.", ".original_module.")
 # Parts that PEFT adds to names whatever the method: wrapped weights and trained token rows.
 _COMMON_MARKS = ("base_layer", "token_adapter", "trainable_tokens_")
 

@@ -143,7 +143,7 @@ def _all_owned(subject: OpenCheckpoint, changes: AdapterChanges) -> None:
     if lost:
         raise InvalidComparison(
             f"{len(lost)} of {len(changes.tensors.specs)} adapter tensors belong to no module of the base "
-            f"({changes.skeleton.class_name}), the first is {lost[0]}",
+            f"({changes.base.checkpoint.architecture or changes.skeleton.class_name}), the first is {lost[0]}",
             where=str(subject.path),
             remedy=right_base(subject),
         )

@@ -98,7 +98,7 @@ def _named_adapters(folder: Path) -> list[str]:
     """Adapters that PEFT has saved below the one in ``folder``, by their names; a trainer's checkpoints are none."""
     return [
         child.name
-        for child in sorted(path for path in folder.iterdir() if path.is_dir())
+        for child in sorted((path for path in folder.iterdir() if path.is_dir()), key=_order)
         if not _TRAINER_CHECKPOINT.match(child.name) and checkpoint_kind(child) == "adapter"
     ]
 
@@ -130,11 +130,17 @@ def _inside_run_folder(folder: Path) -> Located:
 
 def _candidates(folder: Path) -> list[tuple[Path, CheckpointKind]]:
     found = []
-    for child in sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir()):
+    children = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir())
+    for child in sorted(children, key=_order):
         kind = checkpoint_kind(child)
         if kind is not None:
             found.append((child, kind))
     return found
+
+
+def _order(path: Path) -> list[tuple[str, int]]:
+    """Folders by name, numbers in it by their size: ``checkpoint-40`` stands before ``checkpoint-120``."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", str(path))]
 
 
 def _names(candidates: list[tuple[Path, CheckpointKind]], folder: Path) -> str:

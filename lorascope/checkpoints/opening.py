@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from lorascope.checkpoints.adapters import AdapterConfig, read_adapter_config
+from lorascope.checkpoints.adapters import AdapterConfig, LoadedTensors, read_adapter_config
 from lorascope.checkpoints.hashing import content_hash
 from lorascope.checkpoints.locate import CheckpointKind, Located, locate
 from lorascope.checkpoints.modules import model_class, quiet_transformers, read_config
@@ -43,6 +43,12 @@ class OpenCheckpoint:
             weights[spec.dtype] += prod(spec.shape)
         return weights.most_common(1)[0][0] if weights else "none"
 
+    @property
+    def architecture(self) -> str | None:
+        """The model class that the checkpoint's own configuration names; None where it names none (any adapter)."""
+        named = (self.config or {}).get("architectures")
+        return str(named[0]) if isinstance(named, list) and named else None
+
     def info(self, *, role: str, architecture: str, trainable: int | None, changed: int | None) -> CheckpointInfo:
         """The entry of this checkpoint in ``result.json``."""
         total = sum(prod(spec.shape) for spec in self.tensors.specs.values())
@@ -64,12 +70,13 @@ def open_checkpoint(given: str, *, name: str, allow_pickle: bool = False) -> Ope
     """Locate and open a checkpoint; only headers are read, and the bytes once for the content hash."""
     located = locate(given)
     if located.kind == "adapter":
+        stored = open_tensors(located.path, "adapter_model", allow_pickle=allow_pickle)
         return OpenCheckpoint(
             name=name,
             given=given,
             path=located.path,
             kind="adapter",
-            tensors=_checked(located, open_tensors(located.path, "adapter_model", allow_pickle=allow_pickle)),
+            tensors=LoadedTensors(_checked(located, stored)),
             content_hash=content_hash(located.path),
             adapter=read_adapter_config(located.path),
             notes=(located.note,) if located.note else (),
@@ -97,24 +104,36 @@ def open_checkpoint(given: str, *, name: str, allow_pickle: bool = False) -> Ope
 
 def unique_names(given: list[str]) -> list[tuple[str, str]]:
     """(name, path) of each argument: ``NAME=PATH`` as said, else the folder's name, made unique by its parents."""
-    split = [_split_name(text) for text in given]
+    split = [split_name(text) for text in given]
     names = [said or Path(path).resolve().name or path for said, path in split]
     for depth in range(2, 8):
         doubled = {name for name in names if names.count(name) > 1}
         for index, (said, path) in enumerate(split):
             if names[index] in doubled and said is None:
-                names[index] = "/".join(Path(path).resolve().parts[-depth:])
+                names[index] = "/".join(Path(path).resolve().parts[1:][-depth:])
+    named = [(name, path) for name, (_, path) in zip(names, split, strict=True)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise CheckpointError(
-            f"two checkpoints have the name {repeated[0]}",
-            where="command line",
-            remedy="give each a name of its own: NAME=PATH",
+        raise _same_name(repeated[0], [path for name, path in named if name == repeated[0]])
+    return named
+
+
+def _same_name(name: str, paths: list[str]) -> CheckpointError:
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        return CheckpointError(
+            "the same checkpoint was given twice",
+            where=f"command line, {' and '.join(dict.fromkeys(paths))}",
+            remedy="give each checkpoint once: first the base, then what was made from it",
         )
-    return [(name, path) for name, (_, path) in zip(names, split, strict=True)]
+    return CheckpointError(
+        f"two checkpoints have the name {name}",
+        where=f"command line, {' and '.join(paths)}",
+        remedy="give each a name of its own: NAME=PATH",
+    )
 
 
-def _split_name(text: str) -> tuple[str | None, str]:
+def split_name(text: str) -> tuple[str | None, str]:
+    """``NAME=PATH`` taken apart; no name where the whole is a path that exists or the first part is no name."""
     name, equals, path = text.partition("=")
     named = equals and name and path and "/" not in name and not Path(text).exists()
     return (name, path) if named else (None, text)

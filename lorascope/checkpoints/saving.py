@@ -1,6 +1,7 @@
 """Write a changed checkpoint that loads like any other: an adapter with new factors, or a whole model.
 
-A folder appears complete or not at all: it is filled under another name beside its place and renamed at the end.
+A folder appears complete or not at all: it is filled under another name beside its place and renamed at the end. What
+interrupts that (an error, Ctrl-C, SIGTERM, SIGHUP) leaves nothing of it, and an earlier folder as it was.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lorascope.checkpoints.adapters import AdapterConfig, FactorKeys, method_module
@@ -46,19 +51,23 @@ def new_checkpoint(out: Path, *, sources: Iterable[Path], overwrite: bool) -> It
     """A folder to fill, which becomes ``out`` when the block ends well and is removed when it does not.
 
     Raises :class:`OutputError` for an ``out`` inside one of ``sources``, and for one that exists — with ``overwrite``
-    only where it holds anything but an earlier repaired checkpoint, which is then replaced.
+    only where it holds anything but an earlier repaired checkpoint, which is then replaced. The place is looked at
+    again when the folder is full: filling it takes time. SIGTERM and SIGHUP act like Ctrl-C inside the block.
     """
     from safetensors import SafetensorError
 
+    sources = list(sources)
     free_place(out, sources=sources, overwrite=overwrite)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            yield part
-            _finish(part, out)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with _ending_like_ctrl_c():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+            try:
+                yield part
+                free_place(out, sources=sources, overwrite=overwrite)
+                _finish(part, out)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise OutputError(
@@ -83,10 +92,10 @@ def free_place(out: Path, *, sources: Iterable[Path], overwrite: bool) -> None:
     elsewhere = "choose another folder with --out"
     if not out.is_dir():
         raise OutputError("this path is a file", where=str(out), remedy=elsewhere)
-    found = {str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()}
+    found = {str(path.relative_to(out)) for path in out.rglob("*")}
     if not found:
         return
-    foreign = sorted(found - set(_recorded_files(out)))
+    foreign = sorted(found - _recorded(out))
     if foreign:
         raise OutputError(
             f"the folder exists and holds more than a repaired checkpoint: {foreign[0]}",
@@ -237,6 +246,29 @@ def copy_small_files(source: Path, target: Path, but: Iterable[str] = ()) -> Non
         shutil.copytree(source / name, target / name, dirs_exist_ok=True)
 
 
+@contextmanager
+def _ending_like_ctrl_c() -> Iterator[None]:
+    """Let the signals that end a process raise ``KeyboardInterrupt``, so that what is open is cleaned up.
+
+    A signal that the process handles or ignores (``nohup``) is left alone, and so are all outside the main thread.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        taken = [each for each in known if signal.getsignal(each) is signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+
+
 def _finish(part: Path, out: Path) -> None:
     part.chmod(0o755)
     for path in part.rglob("*"):
@@ -245,22 +277,28 @@ def _finish(part: Path, out: Path) -> None:
         part.rename(out)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    out.rename(aside / "old")
+    old = aside / "old"
     try:
+        out.rename(old)
         part.rename(out)
-    except OSError:
-        (aside / "old").rename(out)
-        raise
     finally:
+        # Whatever came between the two, an interruption too: the earlier folder goes back before its shelter goes.
+        if os.path.lexists(old) and not os.path.lexists(out):
+            old.rename(out)
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _recorded_files(out: Path) -> list[str]:
+def _recorded(out: Path) -> set[str]:
+    """Files that an earlier repair wrote to ``out``, and the folders that they lie in; nothing that is a link."""
     try:
         files = json.loads((out / RECORD).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [str(name) for name in files] if isinstance(files, list) else []
+        return set()
+    if not isinstance(files, list):
+        return set()
+    known = {str(name) for name in files}
+    known |= {str(parent) for name in known for parent in Path(name).parents}
+    return {name for name in known if not (out / name).is_symlink()}
 
 
 def _own_pair(changes: AdapterChanges, module: str) -> FactorKeys:

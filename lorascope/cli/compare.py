@@ -78,7 +78,7 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     )
     settings = CompareOptions(
         base=base,
-        adapted=all_checkpoints(adapted, options.pop("checkpoints")),
+        adapted=all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"]),
         analysis=weight_options(options),
         questions=questions,
         weights=not options.pop("no_weights"),

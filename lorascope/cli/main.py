@@ -8,7 +8,7 @@ import tempfile
 import traceback
 
 import rich_click as click
-from click.exceptions import Abort, ClickException, Exit
+from click.exceptions import Abort, ClickException, Exit, NoSuchOption
 from rich.console import Console
 
 from lorascope.cli.blind import blind
@@ -23,7 +23,7 @@ from lorascope.errors import LorascopeError
 from lorascope.version import __version__
 
 BUG, INTERRUPTED = 70, 130
-_STOPPED = "Interrupted. What is done is saved; a comparison or a demo resumes when the same command is given again."
+_RESUMING = frozenset({"compare", "weights", "demo"})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,7 +35,7 @@ def main() -> None:
     what was learned, what was forgotten, whether it over-fitted, and what happened inside the weights.
 
     Exit codes: 0 done · 1 a gate failed · 2 usage or unreadable input · 3 cannot evaluate or invalid comparison ·
-    70 a bug in lorascope · 130 interrupted, what is done is saved.
+    70 a bug in lorascope · 130 interrupted.
     """
 
 
@@ -51,14 +51,14 @@ def run(arguments: list[str]) -> int:
         return int(main.main(args=arguments, prog_name="lorascope", standalone_mode=False) or 0)
     except Exit as request:
         return request.exit_code
+    except NoSuchOption as error:
+        _told_where(error).show()
+        return error.exit_code
     except ClickException as error:
         error.show()
         return error.exit_code
     except (Abort, KeyboardInterrupt):
-        console.print(
-            "Interrupted. What is done is saved; a comparison or a demo resumes when the same command is given again.",
-            style="yellow",
-        )
+        console.print(_interrupted(arguments), style="yellow", highlight=False, soft_wrap=True)
         return INTERRUPTED
     except LorascopeError as error:
         _show(error, console, debug)
@@ -72,6 +72,28 @@ def entry() -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(run(sys.argv[1:]))
+
+
+def _interrupted(arguments: list[str]) -> str:
+    """What a person who stopped a command may expect of giving it again."""
+    command = arguments[0] if arguments else ""
+    if command not in _RESUMING and not (command == "repair" and "--scan" in arguments):
+        return "Interrupted."
+    anew = " without --overwrite" if command == "demo" and "--overwrite" in arguments else ""
+    return f"Interrupted. Run the same command again{anew}: it resumes where it stopped."
+
+
+def _told_where(error: NoSuchOption) -> NoSuchOption:
+    """The same error; where other commands have the option, it names them instead of options that look alike."""
+    owners = [
+        name
+        for name, command in main.commands.items()
+        if any(error.option_name in (*option.opts, *option.secondary_opts) for option in command.params)
+    ]
+    if not owners:
+        return error
+    listed = " and ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
+    return NoSuchOption(error.option_name, f"{error.message} It belongs to {listed}.", ctx=error.ctx)
 
 
 def _show(error: LorascopeError, console: Console, debug: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -18,7 +19,42 @@ if TYPE_CHECKING:
 PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
 """Languages of the built-in probe by the value of ``--probe``."""
 
+DEFAULT_PARENT = Path("reports")
+"""Where results go without ``--out``."""
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Number(click.FloatRange):
+    """A number in a range; what was written with a comma is told how to write it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]*,[0-9]+", value.strip()):
+            self.fail(f"{value!r} is not a number; write {value.strip().replace(',', '.')}, with a point.", param, ctx)
+        return float(super().convert(value, param, ctx))
+
+
+class Place(click.Path):
+    """A path to write to; an empty one is refused, since it would be the current folder."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        """``file_okay`` False: a folder."""
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if not str(value).strip():
+            self.fail("the path is empty; the current folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _writable(context: click.Context, parameter: click.Parameter, out: Path | None) -> Path | None:
+    """Say before the work begins that there is no place for its results."""
+    from lorascope.workflows.output import prove_writable
+
+    prove_writable(out or DEFAULT_PARENT)
+    return out
 
 
 def common(command: _Command) -> _Command:
@@ -49,9 +85,7 @@ def running(command: _Command) -> _Command:
             ),
             click.option("--batch-size", type=click.IntRange(1), help="Largest batch. Default: by length and memory."),
             click.option("--limit", type=click.IntRange(1), help="Items a task at most, sampled with the seed."),
-            click.option(
-                "--fraction", type=click.FloatRange(0, 1, min_open=True), help="Share of the items, sampled likewise."
-            ),
+            click.option("--fraction", type=Number(0, 1, min_open=True), help="Share of the items, sampled likewise."),
         )
     ):
         command = option(command)
@@ -62,7 +96,7 @@ def writing(command: _Command) -> _Command:
     """``--out --overwrite``: where results go."""
     for option in reversed(
         (
-            click.option("--out", type=click.Path(path_type=Path), help="Output folder. Default: reports/NAME."),
+            click.option("--out", type=Place(), callback=_writable, help="Output folder. Default: reports/NAME."),
             click.option("--overwrite", is_flag=True, help="Replace another command's results in that folder."),
         )
     ):
@@ -84,7 +118,7 @@ def judging(command: _Command) -> _Command:
             click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Vectors judged a matrix."),
             click.option(
                 "--epsilon",
-                type=click.FloatRange(0, 1, min_open=True),
+                type=Number(0, 1, min_open=True),
                 multiple=True,
                 default=(0.5,),
                 show_default=True,
@@ -112,7 +146,7 @@ def judging(command: _Command) -> _Command:
             ),
             click.option(
                 "--cache-dir",
-                type=click.Path(path_type=Path, file_okay=False),
+                type=Place(file_okay=False),
                 envvar="LORASCOPE_CACHE_DIR",
                 show_envvar=True,
                 help="Keep what is found out of base matrices here, for the next adapter on this base.",
@@ -143,11 +177,14 @@ def weight_options(options: dict[str, Any]) -> WeightOptions:
     )
 
 
-def all_checkpoints(adapted: tuple[str, ...], wanted: bool) -> tuple[str, ...]:
-    """The checkpoints of each run where they are wanted, else what was given."""
+def all_checkpoints(adapted: tuple[str, ...], *, wanted: bool, sequence: bool) -> tuple[str, ...]:
+    """The checkpoints of each run where they are wanted, else what was given; a ``sequence`` needs two at least."""
     from lorascope.workflows.run_steps import checkpoints_of
 
-    return tuple(found for run in adapted for found in checkpoints_of(run)) if wanted else adapted
+    found = tuple(found for run in adapted for found in checkpoints_of(run)) if wanted else adapted
+    if sequence and len(found) < 2:
+        raise click.UsageError("--sequence needs two ADAPTED at least: the stages, in their order")
+    return found
 
 
 def watcher(quiet: bool) -> Watch:

@@ -118,15 +118,22 @@ def _write(intruders: float | None, strength: float | None, options: dict[str, A
 
 
 def _summary(folder: Path, record: dict[str, Any]) -> list[str]:
-    totals = record["totals"]
-    what = f"ΔW of {totals['modules']} modules × {record['strength']:g}"
+    from lorascope.schema.repair import strength_text
+
+    totals, strength = record["totals"], strength_text(record["strength"])
+    what = f"ΔW of {totals['modules']} modules × {strength}"
     if record["option"] == "intruders":
         found = f"{totals['scaled_intruders']} intruder dimensions in {totals['scaled_modules']} of {totals['modules']}"
-        what = f"{found} modules × {record['strength']:g}"
+        what = f"{found} modules × {strength}"
     lines = [
         f"{what}; ‖ΔW‖ {totals['frobenius_before']:.4g} → {totals['frobenius_after']:.4g}",
         f"Read back: rounding moves ΔW by {totals['largest_rounding_error'] or 0.0:.2g} of its norm at most, by module",
     ]
+    if record["option"] == "intruders" and totals["lengthened_modules"]:
+        lines.append(
+            f"ΔW grew in {totals['lengthened_modules']} of {totals['modules']} modules: these intruders are rotations "
+            "that hold part of the base, and scaling them takes that away as well"
+        )
     if record.get("truncated"):
         worst = max(record["modules"], key=lambda row: row["truncation_error"])
         lines.append(

@@ -36,7 +36,7 @@ def weights(base: str, adapted: tuple[str, ...], seed: int, **options: Any) -> i
     options.pop("debug")
     settings = CompareOptions(
         base=base,
-        adapted=all_checkpoints(adapted, options.pop("checkpoints")),
+        adapted=all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"]),
         analysis=weight_options(options),
         questions=Questions(seed=seed),
         behaviour=False,

@@ -39,7 +39,9 @@ class Measure:
     ``aggregate`` of an additive measure maps summed statistics of shape (..., k) to values of shape (...); of any
     other measure it maps rows (n, k) to one value, and ``resampled`` maps rows (n, k) and item counts (r, n) to the
     r values that the multisets drawn with those counts would have. ``proportion`` declares statistics of two columns
-    (successes, trials), each 0 or 1 per item: score intervals and McNemar's test apply to these alone.
+    (successes, trials), each 0 or 1 per item: score intervals and McNemar's test apply to these alone. ``carriers``
+    counts the rows that a change has to show itself in, where these are not all rows with a statistic other than 0: a
+    macro average is only as well known as its rarest label.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Measure:
     aggregate: Callable[[FloatArray], FloatArray]
     proportion: bool = False
     resampled: Callable[[FloatArray, FloatArray], FloatArray] | None = None
+    carriers: Callable[[FloatArray], int] | None = None
 
     def __post_init__(self) -> None:
         if self.additive != (self.resampled is None):
@@ -59,6 +62,16 @@ class Measure:
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest value that the scale allows."""
         return _BOUNDS[self.scale]
+
+    @property
+    def width(self) -> float:
+        """Length of the scale, the largest difference that two values can have; infinite on a scale without ends."""
+        low, high = self.bounds
+        return high - low
+
+    def carried_by(self, rows: FloatArray) -> int:
+        """How many of the rows (n, k) the value rests on; see ``carriers``."""
+        return int(rows.any(axis=1).sum()) if self.carriers is None else self.carriers(rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,20 @@ def weighted_f1_from_counts(sums: FloatArray) -> FloatArray:
     return ratio((scores * actual).sum(axis=-1), actual.sum(axis=-1))
 
 
+def rarest_label(rows: FloatArray) -> int:
+    """Rows (n, 3L) with anything of the rarest supported label: right, predicted or true; 0 without a supported one."""
+    right, predicted, actual = np.split(rows.astype(np.bool_), 3, axis=1)
+    carried = (right | predicted | actual).sum(axis=0)[actual.sum(axis=0) > 0]
+    return int(carried.min()) if len(carried) else 0
+
+
+def rarest_class(rows: FloatArray) -> int:
+    """Rows (n, 2 + 2L) whose true class is the rarest that occurs, or which were predicted to be in it."""
+    predicted, actual = np.split(rows[:, 2:].astype(np.bool_), 2, axis=1)
+    carried = (predicted | actual).sum(axis=0)[actual.sum(axis=0) > 0]
+    return int(carried.min()) if len(carried) else 0
+
+
 def matthews_from_sums(sums: FloatArray) -> FloatArray:
     """Multi-class Matthews correlation from (…, 2 + 2L): right, items, predicted per class, true per class.
 

@@ -122,7 +122,7 @@ def _decide(probabilities: FloatArray, truth: BoolArray, thresholds: float | Flo
 def _count_scores(counts: FloatArray, totals: FloatArray) -> dict[str, _MeasureRows]:
     return {
         "f1_micro": (define("f1_micro", label_sums.f1_from_totals), totals),
-        "f1_macro": (define("f1_macro", label_sums.macro_f1_from_counts), counts),
+        "f1_macro": (define("f1_macro", label_sums.macro_f1_from_counts, carriers=label_sums.rarest_label), counts),
         "f1_weighted": (define("f1_weighted", label_sums.weighted_f1_from_counts), counts),
     }
 
@@ -149,7 +149,7 @@ def _single_scores(decided: BoolArray, truth: BoolArray) -> dict[str, _MeasureRo
     classes = np.hstack([item_rows(right), decided, truth]).astype(np.float64)
     return {
         "accuracy": (define("accuracy", mean_of_items, proportion=True), item_rows(right)),
-        "mcc": (define("mcc", label_sums.matthews_from_sums), classes),
+        "mcc": (define("mcc", label_sums.matthews_from_sums, carriers=label_sums.rarest_class), classes),
     }
 
 
@@ -249,7 +249,7 @@ def score_label_groups(
     probabilities, truth = _checked(probabilities, truth, label_names)
     decided = _decide(probabilities, truth, thresholds, multi)
     groups = label_groups(truth.sum(axis=0) if support_counts is None else support_counts)
-    measure = define("f1_macro", label_sums.macro_f1_from_counts)
+    measure = define("f1_macro", label_sums.macro_f1_from_counts, carriers=label_sums.rarest_label)
     rule = _threshold_text(thresholds) if multi else "argmax"
     scored: dict[str, Scored] = {}
     for group, labels in groups.items():

@@ -184,6 +184,7 @@ def define(
     *,
     proportion: bool = False,
     resampled: Callable[[FloatArray, FloatArray], FloatArray] | None = None,
+    carriers: Callable[[FloatArray], int] | None = None,
 ) -> Measure:
     """The :class:`Measure` of a table row with the function that computes it; ``resampled`` makes it non-additive."""
     spec = find_spec(name)
@@ -196,4 +197,5 @@ def define(
         aggregate=aggregate,
         proportion=proportion,
         resampled=resampled,
+        carriers=carriers,
     )

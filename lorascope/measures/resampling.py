@@ -14,6 +14,7 @@ import numpy as np
 
 from lorascope.errors import DataError
 from lorascope.measures.core import FloatArray, IntArray, Scored
+from lorascope.measures.significance import bootstrap_p, sign_flip_p
 
 K = TypeVar("K", bound=Hashable)
 
@@ -137,3 +138,37 @@ def swapped_differences(
 def _coin_tosses(generator: np.random.Generator, rows: int, columns: int) -> FloatArray:
     packed = np.frombuffer(generator.bytes(rows * ((columns + 7) // 8)), dtype=np.uint8).reshape(rows, -1)
     return np.unpackbits(packed, axis=1, count=columns).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Resampled differences of one pair, adapted minus base, and its p-value with the name of the test."""
+
+    draws: FloatArray
+    p_value: float
+    test: str
+
+
+def resample_pairs(
+    pairs: Mapping[K, tuple[Scored, Scored]], units: Units, *, resamples: int, seed: int
+) -> dict[K, Evidence]:
+    """Differences under shared draws, with approximate randomisation as test; measures that are not additive take the
+    bootstrap's own p-value. Both values of a pair must be defined."""
+    if not pairs:
+        return {}
+    sides = {(side, key): pair[side] for key, pair in pairs.items() for side in (0, 1)}
+    values = bootstrap(sides, units, resamples=resamples, seed=seed)
+    with np.errstate(invalid="ignore"):  # an overflowed perplexity on both sides: undefined, and left out later
+        differences = {key: values[1, key] - values[0, key] for key in pairs}
+    additive = {key: pair for key, pair in pairs.items() if pair[0].measure.additive}
+    swapped = swapped_differences(additive, units, resamples=resamples, seed=seed) if additive else {}
+    found: dict[K, Evidence] = {}
+    for key, (base, adapted) in pairs.items():
+        if key in swapped:
+            assert base.value is not None
+            assert adapted.value is not None
+            p_value = sign_flip_p(adapted.value - base.value, swapped[key])
+            found[key] = Evidence(differences[key], p_value, "approximate randomisation")
+        else:
+            found[key] = Evidence(differences[key], bootstrap_p(differences[key]), "paired bootstrap")
+    return found

@@ -6,7 +6,7 @@ Intervals cover the sampling of items. They do not cover the training seed. Seed
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,21 +17,24 @@ from lorascope.measures.core import FloatArray, Scored
 from lorascope.measures.intervals import (
     Bounds,
     bootstrap_interval,
+    do_not_vary,
     newcombe_paired,
     newcombe_unpaired,
     standard_error,
+    unvarying_interval,
     wilson,
 )
 from lorascope.measures.registry import find_spec
-from lorascope.measures.resampling import Units, bootstrap, differing_units, swapped_differences
-from lorascope.measures.significance import bootstrap_p, mcnemar, sign_flip_p
-from lorascope.measures.verdicts import detectable_difference, items_needed, judge
+from lorascope.measures.resampling import Evidence, Units, bootstrap, differing_units, resample_pairs
+from lorascope.measures.significance import mcnemar
+from lorascope.measures.verdicts import detectable_difference, items_needed, items_needed_unvarying, judge
 from lorascope.schema.comparison import Verdict
 
 K = TypeVar("K", bound=Hashable)
 Groups = Sequence[Hashable | None]
 RESAMPLES = 10_000
 _FEW_ITEMS = 30
+_UNBOUNDED = "none: every item changed alike, and nothing bounds what the others do"
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,12 @@ def paired(
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
     groups: Groups | None = None,
+    same_outputs: bool = False,
 ) -> PairedResult:
-    """Adapted minus base of one measure on the same items; see :func:`paired_many`."""
+    """Adapted minus base of one measure on the same items; see :func:`paired_many`.
+
+    ``same_outputs`` says that both checkpoints gave the same answers item by item, and not only the same scores.
+    """
     found = paired_many(
         {0: base},
         {0: adapted},
@@ -162,6 +169,7 @@ def paired(
         resamples=resamples,
         confidence=confidence,
         groups=groups,
+        same_outputs={0} if same_outputs else (),
     )
     return found[0]
 
@@ -175,13 +183,21 @@ def paired_many(
     resamples: int = RESAMPLES,
     confidence: float = 0.95,
     groups: Groups | None = None,
+    same_outputs: Collection[K] = (),
 ) -> dict[K, PairedResult]:
     """Adapted minus base of every measure, item ``i`` of one being item ``i`` of the other.
 
     Without groups, shares of right items take Newcombe's paired interval and the exact McNemar test. Everything else
     takes the paired bootstrap over the items (or groups), and as test approximate randomisation of the two sides;
-    measures that are not additive take the p-value of the bootstrap. Identical statistics are equivalent with
-    p = 1 and the interval [0, 0]; fewer than two units have no interval and are inconclusive.
+    measures that are not additive take the p-value of the bootstrap. Fewer than two units have no interval and are
+    inconclusive. All intervals end where the scale's largest difference does.
+
+    ``same_outputs`` names the keys for which the two checkpoints are known to have given the same answers item by
+    item (texts, log-probabilities, probabilities or tags): their equal statistics are equivalent with p = 1 and the
+    interval [0, 0]. Equal statistics of other keys have p = 1 and the interval of
+    :func:`~lorascope.measures.intervals.unvarying_interval`, about ± 3.8 / n on a 0–1 scale: answers that differ and
+    score alike here may score differently on other items. The same interval serves a difference that is the same in
+    every item and so has no spread to resample.
 
     Keys without an entry in ``margins`` take the registry's margin of their measure. A verdict by the public table
     needs ``confidence`` 0.95; gates ask for 0.90, whose ends are one-sided 95 % bounds.
@@ -200,8 +216,19 @@ def paired_many(
     units = _common_units(base.values(), groups)
     limits = {key: _margin(margins, key, base[key]) for key in base}
     sampled = {key: pair for key, pair in pairs.items() if _needs_resampling(pair, units)}
-    evidence = _resample_pairs(sampled, units, resamples, seed)
-    return {key: _compare(pair, units, evidence.get(key), limits[key], confidence) for key, pair in pairs.items()}
+    evidence = resample_pairs(sampled, units, resamples=resamples, seed=seed)
+    settings = {key: _Setting(units, limits[key], confidence, key in same_outputs) for key in pairs}
+    return {key: _compare(pair, evidence.get(key), settings[key]) for key, pair in pairs.items()}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """How one pair is judged."""
+
+    units: Units
+    margin: float | None
+    confidence: float
+    same_outputs: bool
 
 
 def _check_pair(base: Scored, adapted: Scored) -> None:
@@ -243,36 +270,6 @@ def _identical(pair: tuple[Scored, Scored]) -> bool:
     return bool(np.array_equal(pair[0].statistics, pair[1].statistics))
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Resampled differences of one pair, and its p-value with the name of the test."""
-
-    draws: FloatArray
-    p_value: float
-    test: str
-
-
-def _resample_pairs(
-    pairs: Mapping[K, tuple[Scored, Scored]], units: Units, resamples: int, seed: int
-) -> dict[K, _Evidence]:
-    if not pairs:
-        return {}
-    sides = {(side, key): pair[side] for key, pair in pairs.items() for side in (0, 1)}
-    values = bootstrap(sides, units, resamples=resamples, seed=seed)
-    with np.errstate(invalid="ignore"):  # an overflowed perplexity on both sides: undefined, and left out later
-        differences = {key: values[1, key] - values[0, key] for key in pairs}
-    additive = {key: pair for key, pair in pairs.items() if pair[0].measure.additive}
-    swapped = swapped_differences(additive, units, resamples=resamples, seed=seed) if additive else {}
-    found: dict[K, _Evidence] = {}
-    for key, pair in pairs.items():
-        if key in swapped:
-            p_value = sign_flip_p(_difference(pair), swapped[key])
-            found[key] = _Evidence(differences[key], p_value, "approximate randomisation")
-        else:
-            found[key] = _Evidence(differences[key], bootstrap_p(differences[key]), "paired bootstrap")
-    return found
-
-
 def _difference(pair: tuple[Scored, Scored]) -> float:
     base, adapted = pair[0].value, pair[1].value
     assert base is not None  # undefined pairs are answered before any resampling
@@ -280,10 +277,8 @@ def _difference(pair: tuple[Scored, Scored]) -> float:
     return adapted - base
 
 
-def _compare(
-    pair: tuple[Scored, Scored], units: Units, evidence: _Evidence | None, margin: float | None, confidence: float
-) -> PairedResult:
-    n = pair[0].n
+def _compare(pair: tuple[Scored, Scored], evidence: Evidence | None, setting: _Setting) -> PairedResult:
+    n, margin, units = pair[0].n, setting.margin, setting.units
     if pair[0].value is None or pair[1].value is None:
         return PairedResult(None, None, None, n, "none: undefined on these items", margin=margin)
     value = _difference(pair)
@@ -291,27 +286,59 @@ def _compare(
         verdict = judge(value, None, None, margin=margin, direction=pair[0].measure.direction)
         return PairedResult(value, None, None, n, "none: fewer than two units", margin=margin, verdict=verdict)
     if _identical(pair):
-        verdict = judge(0.0, 0.0, 0.0, margin=margin, direction=pair[0].measure.direction)
-        return PairedResult(0.0, 0.0, 0.0, n, "identical items", 1.0, "identical items", margin, verdict)
+        return _compare_identical(pair, setting)
     if evidence is None:
-        return _compare_counts(pair, units, margin, confidence)
+        return _compare_counts(pair, setting)
+    if do_not_vary(evidence.draws):
+        return _compare_unvarying(pair, setting, evidence.p_value, evidence.test)
     changed = len(differing_units(*pair, units))
-    bounds, method = bootstrap_interval(value, evidence.draws, units.count, informative=changed, confidence=confidence)
+    bounds, method = bootstrap_interval(
+        value, evidence.draws, units.count, informative=changed, confidence=setting.confidence
+    )
     error = standard_error(evidence.draws, units.count)
     described = _described(f"paired {method}", evidence.draws, units) if bounds else method
     return _result(pair, value, bounds, error, margin, described, evidence.p_value, evidence.test)
 
 
-def _compare_counts(pair: tuple[Scored, Scored], units: Units, margin: float | None, confidence: float) -> PairedResult:
-    table = _table(pair, units)
+def _compare_identical(pair: tuple[Scored, Scored], setting: _Setting) -> PairedResult:
+    if not setting.same_outputs:
+        return _compare_unvarying(pair, setting, 1.0, "no item changed")
+    verdict = judge(0.0, 0.0, 0.0, margin=setting.margin, direction=pair[0].measure.direction)
+    return PairedResult(
+        0.0, 0.0, 0.0, pair[0].n, "identical outputs", 1.0, "identical outputs", setting.margin, verdict
+    )
+
+
+def _compare_unvarying(pair: tuple[Scored, Scored], setting: _Setting, p_value: float, test: str) -> PairedResult:
+    """Every unit changed alike: the interval allows for units unlike them, as many as could have gone unseen."""
+    measure, n, margin = pair[0].measure, pair[0].n, setting.margin
+    value = _difference(pair)
+    carried = min(measure.carried_by(setting.units.sums(side.statistics)) for side in pair)
+
+    def interval(items: int) -> Bounds | None:
+        return unvarying_interval(value, measure.width, carried * items // n, confidence=setting.confidence)
+
+    low, high = interval(n) or (None, None)
+    verdict = judge(value, low, high, margin=margin, direction=measure.direction)
+    needed = None
+    if verdict == "inconclusive":
+        needed = items_needed_unvarying(value, interval, n=n, margin=margin, direction=measure.direction)
+    method = f"score bound, {carried} units alike" if low is not None else _UNBOUNDED
+    return PairedResult(value, low, high, n, method, p_value, test, margin, verdict, needed_n=needed)
+
+
+def _compare_counts(pair: tuple[Scored, Scored], setting: _Setting) -> PairedResult:
+    table = _table(pair, setting.units)
     assert table is not None  # every other pair was resampled
     both, only_base, only_adapted, neither = table
     tried = sum(table)
     value = _difference(pair)
-    bounds = newcombe_paired(both, only_base, only_adapted, neither, confidence=confidence) if tried > 1 else None
+    bounds = None
+    if tried > 1:
+        bounds = newcombe_paired(both, only_base, only_adapted, neither, confidence=setting.confidence)
     error = math.sqrt(max((only_base + only_adapted) / tried - value**2, 0.0) / tried)
     p_value = mcnemar(only_base, only_adapted)
-    return _result(pair, value, bounds, error, margin, "newcombe paired score", p_value, "exact McNemar")
+    return _result(pair, value, bounds, error, setting.margin, "newcombe paired score", p_value, "exact McNemar")
 
 
 def _result(
@@ -324,13 +351,19 @@ def _result(
     p_value: float,
     test: str,
 ) -> PairedResult:
-    low, high = bounds if bounds is not None else (None, None)
+    low, high = _on_scale(bounds, pair[0]) if bounds is not None else (None, None)
     n = pair[0].n
     verdict = judge(value, low, high, margin=margin, direction=pair[0].measure.direction)
     needed = items_needed(value, error, n=n, margin=margin) if verdict == "inconclusive" and margin else None
     return PairedResult(
         value, low, high, n, method, p_value, test, margin, verdict, detectable_difference(error), needed
     )
+
+
+def _on_scale(bounds: Bounds, scored: Scored) -> Bounds:
+    """The interval of a difference, cut where no difference on the measure's scale can lie."""
+    width = scored.measure.width
+    return max(bounds[0], -width), min(bounds[1], width)
 
 
 def unpaired_difference(
@@ -362,4 +395,4 @@ def unpaired_difference(
         bounds, method = bootstrap_interval(value, gaps, fewest, informative=fewest, confidence=confidence)
     if bounds is None:
         return Interval(value, None, None, n, method)
-    return Interval(value, bounds[0], bounds[1], n, f"unpaired {method}")
+    return Interval(value, *_on_scale(bounds, train), n, f"unpaired {method}")

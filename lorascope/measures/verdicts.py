@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 from lorascope.schema.comparison import Direction, Verdict
@@ -58,15 +59,41 @@ def items_needed(value: float, error: float | None, *, n: int, margin: float) ->
     if error is None or error <= 0:
         return None
     spread = error * math.sqrt(n)
+    return _fewest(lambda items: _chance_to_decide(value, spread / math.sqrt(items), margin) >= _POWER, n)
+
+
+def items_needed_unvarying(
+    value: float,
+    interval: Callable[[int], tuple[float, float] | None],
+    *,
+    n: int,
+    margin: float | None,
+    direction: Direction,
+) -> int | None:
+    """Items, more than ``n``, with which a difference that is the same in every item would have a verdict.
+
+    ``interval`` gives the interval for a number of items, taking it that the further items change as the seen ones
+    did. None where no reasonable number decides, as on a scale without ends.
+    """
+
+    def decided(items: int) -> bool:
+        low, high = interval(items) or (None, None)
+        return judge(value, low, high, margin=margin, direction=direction) != "inconclusive"
+
+    return _fewest(decided, n)
+
+
+def _fewest(decided: Callable[[int], bool], n: int) -> int | None:
+    """Smallest number above ``n`` for which ``decided`` holds, as it does for every larger one; None above a limit."""
     too_few, enough = n, n + 1
-    while _chance_to_decide(value, spread / math.sqrt(enough), margin) < _POWER:
+    while not decided(enough):
         too_few, enough = enough, 2 * enough
         if enough > _LARGEST_N:
             return None
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        if _chance_to_decide(value, spread / math.sqrt(middle), margin) < _POWER:
-            too_few = middle
-        else:
+        if decided(middle):
             enough = middle
+        else:
+            too_few = middle
     return enough

@@ -15,6 +15,7 @@ from lorascope.schema.comparison import Comparison, Series
 
 _SET_COLOURS = ("#0072b2", "#c04f00", "#00896b", "#a6449b")
 _POINTS_PER_CURVE = 500
+_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
 def curve_chart(comparison: Comparison, subject: str, language: Language = "en") -> Spec | None:
@@ -28,24 +29,10 @@ def curve_chart(comparison: Comparison, subject: str, language: Language = "en")
     rows = [row for series in curves for row in _curve_rows(series, words)]
     if not rows:
         return None
-    names = list(dict.fromkeys(row["curve"] for row in rows))
-    sets = [name for name in names if name != words("curve.train")]
-    palette = {name: _SET_COLOURS[at % len(_SET_COLOURS)] for at, name in enumerate(sets)}
-    colour = alt.Color(
-        "curve:N",
-        scale=alt.Scale(domain=names, range=[palette.get(name, "#8a8f98") for name in names]),
-        legend=alt.Legend(
-            title=None,
-            orient="top",
-            symbolType="stroke",
-            symbolStrokeWidth=3,
-            symbolOpacity=1,
-            labelLimit=240,
-            columns=2,
-        ),
-    )
+    colour = _curve_colour(list(dict.fromkeys(row["curve"] for row in rows)), words)
     x = alt.X("x:Q", title=words.known(f"axis.{curves[0].x_name}", curves[0].x_name), axis=alt.Axis(grid=False))
-    y = alt.Y("y:Q", title=words("axis.loss"), scale=alt.Scale(domain=_loss_domain(comparison), nice=True, clamp=True))
+    unit = words("axis.loss_per_token" if _speaks(comparison, subject) else "axis.loss")
+    y = alt.Y("y:Q", title=unit, scale=alt.Scale(domain=_loss_domain(comparison), nice=True, clamp=True))
     base = alt.Chart(ROWS)
     tips = [alt.Tooltip(f"{name}:{kind}", title=words(f"tip.{name}")) for name, kind in _CURVE_TIPS]
     layers: list[alt.Chart] = [
@@ -57,7 +44,52 @@ def curve_chart(comparison: Comparison, subject: str, language: Language = "en")
         *_curve_marks(comparison, subject, max(row["x"] for row in rows), words),
     ]
     chart = alt.layer(*layers).properties(height=260)
-    return finished(chart, rows, words("chart.curves", subject=subject), words("describe.curves"))
+    earlier = words.joined(_earlier(comparison, subject))
+    note = words("chart.curves_part", others=earlier) if earlier else ""
+    return finished(chart, rows, words("chart.curves", subject=subject), words("describe.curves"), note)
+
+
+def _curve_colour(names: list[str], words: Texts) -> alt.Color:
+    sets = [name for name in names if name != words("curve.train")]
+    palette = {name: _SET_COLOURS[at % len(_SET_COLOURS)] for at, name in enumerate(sets)}
+    legend = alt.Legend(
+        title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, labelLimit=240, columns=2
+    )
+    scale = alt.Scale(domain=names, range=[palette.get(name, "#8a8f98") for name in names])
+    return alt.Color("curve:N", scale=scale, legend=legend)
+
+
+def _speaks(comparison: Comparison, subject: str) -> bool:
+    """Whether the subject is known to be a language model, whose loss is in nats per token."""
+    own = (each.architecture for each in comparison.subjects if each.name == subject)
+    return any(name.endswith(_LANGUAGE_MODELS) for name in own)
+
+
+def distinct_runs(comparison: Comparison) -> list[str]:
+    """Return the subjects whose curves are to be drawn: of one run's checkpoints the one with the longest curves."""
+    names = [each.name for each in comparison.subjects]
+    continued = {name for kept in names for name in _earlier(comparison, kept)}
+    return [name for name in names if name not in continued]
+
+
+def _earlier(comparison: Comparison, subject: str) -> list[str]:
+    """The other subjects whose curves are all beginnings of this subject's; of equal ones the last is the whole."""
+    names = [each.name for each in comparison.subjects]
+    curves = {name: _loss_points(comparison, name) for name in names}
+    whole = curves[subject]
+    found = []
+    for name in names:
+        part = curves[name]
+        told = sum(map(len, part.values())) > 1  # a single point says nothing of a curve
+        begins = told and all(whole.get(each, [])[: len(points)] == points for each, points in part.items())
+        if name != subject and begins and (part != whole or names.index(name) < names.index(subject)):
+            found.append(name)
+    return found
+
+
+def _loss_points(comparison: Comparison, subject: str) -> dict[str, list[tuple[float, float | None]]]:
+    own = (series for series in comparison.series if series.subject == subject and _is_loss(series))
+    return {series.name: list(zip(series.x, series.y, strict=True)) for series in own}
 
 
 def _is_loss(series: Series) -> bool:

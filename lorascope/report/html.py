@@ -24,7 +24,7 @@ from lorascope.schema.comparison import Comparison
 if TYPE_CHECKING:
     import pyarrow
 
-_SCRIPTS = ("theme.js", "charts.js", "answers.js", "weights.js")
+_SCRIPTS = ("charts.js", "theme.js", "answers.js", "weights.js")
 
 
 def render_html(comparison: Comparison, samples: pyarrow.Table | None, *, language: Language = "en") -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from lorascope.report.texts import Texts
 from lorascope.schema.comparison import Comparison, Measurement, Role, TaskInfo
 
 ANY = "*"
@@ -55,6 +58,19 @@ def single(comparison: Comparison, subject: str, area: str, metric: str) -> Meas
     """Return the subject's whole measurement of a metric against the base that has a value, else one without."""
     whole = measurements(comparison, subject=subject, reference=comparison.base.name, area=area, metric=metric, by=None)
     return next((found for found in whole if found.adapted), whole[0] if whole else None)
+
+
+def asks_tasks(comparison: Comparison) -> bool:
+    """Return whether any task was put to the checkpoints; a comparison of weights or curves alone asks none."""
+    return bool(comparison.tasks) or any(found.area in ("task", "forgetting") for found in comparison.measurements)
+
+
+def reason_of_gap(comparison: Comparison, subject: str, areas: Sequence[str], words: Texts) -> str:
+    """Return why nothing was measured in these areas as a sentence, or nothing where no reason was recorded."""
+    for missing in comparison.missing:
+        if missing.area in areas and missing.subject in (None, subject):
+            return words.ended(missing.reason[:1].upper() + missing.reason[1:])
+    return ""
 
 
 def references(comparison: Comparison) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,11 @@ MODULE_LIMIT = 1200
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One value of one module as its cell shows it; ``share`` is its part of the largest size, negative below zero."""
+    """One value of one module as its cell shows it.
+
+    ``share`` is the strength of its colour, −1 to 1: the square root of its part of the largest size, negative below
+    zero. The square root keeps small values apart where one module is far above the rest.
+    """
 
     text: str
     share: float
@@ -125,7 +130,8 @@ def _stack_of(where: Position) -> tuple[str, bool]:
 def _grid(stack: str, placed: Sequence[tuple[Position, ModuleWeights]], scale: Scale) -> Grid:
     layers = sorted({where.layer for where, _ in placed}, key=lambda layer: -1 if layer is None else layer)
     kinds = list(dict.fromkeys(where.kind for where, _ in placed))
-    labels = short_names(kinds)
+    loose = all(layer is None for layer in layers)
+    labels = {kind: kind for kind in kinds} if loose else short_names(kinds)
     at = {(where.kind, where.layer): module for where, module in placed}
     rows = []
     for kind in kinds:
@@ -159,8 +165,14 @@ def shown_values(module: ModuleWeights, scale: Scale) -> dict[str, Shown]:
     for name, largest in scale.largest.items():
         value = _READINGS[name](module)
         text = _printed(name, value) + ("?" if undecided and name in ("left", "corrected") else "")
-        shown[name] = Shown(text, round((value or 0.0) / largest, 3) if largest > 0 else 0.0)
+        shown[name] = Shown(text, _colour_share(value, largest))
     return shown
+
+
+def _colour_share(value: float | None, largest: float) -> float:
+    if not value or largest <= 0:
+        return 0.0
+    return round(math.copysign(math.sqrt(abs(value) / largest), value), 3)
 
 
 def _printed(measure: str, value: float | None) -> str:
@@ -193,18 +205,19 @@ def base_spectrum(comparison: Comparison, module: str) -> list[float]:
 def spectrum_rows(comparison: Comparison, module: ModuleWeights) -> list[dict[str, Any]]:
     """Return a module's spectrum as chart rows: ``line`` (base, adapted, delta), ``mark``, ``index`` from 1, ``value``.
 
-    ``mark`` is the line's name, for the adapted matrix that of each vector. Zeros have no place on a log scale.
+    ``mark`` is the line's name, for the adapted matrix that of each vector. Later rows are drawn over earlier ones:
+    the judged vectors come last. Zeros have no place on a log scale.
     """
     vectors = module.intruders.vectors if module.intruders else []
     base = enumerate(base_spectrum(comparison, module.name), start=1)
     delta = enumerate(module.singular_values, start=1)
     rows: list[dict[str, Any]] = [
         *({"line": "base", "mark": "base", "index": index, "value": value} for index, value in base),
+        *({"line": "delta", "mark": "delta", "index": index, "value": value} for index, value in delta),
         *(
             {"line": "adapted", "mark": mark_of(each), "index": each.index + 1, "value": each.singular_value}
             for each in vectors
         ),
-        *({"line": "delta", "mark": "delta", "index": index, "value": value} for index, value in delta),
     ]
     return [{**row, "value": rounded(row["value"])} for row in rows if row["value"] > 0]
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.report import charts, numbers
-from lorascope.report.lookup import measurements, references
+from lorascope.report.curve_charts import distinct_runs
+from lorascope.report.folding import folded_findings, folded_missing, shared_sentences, subjects_label
+from lorascope.report.lookup import asks_tasks, measurements, references
 from lorascope.report.repair_section import repair_context
 from lorascope.report.samples import OUTCOMES, Samples
 from lorascope.report.sentences import subject_verdicts
@@ -79,6 +81,7 @@ def page_context(
     parts = _parts(comparison, specs, language)
     others = [_other(comparison, name, specs, language) for name in references(comparison)[1:]]
     subjects = comparison.subjects
+    verdicts = subject_verdicts(comparison, language)
     title = words("page.title", subjects=words.joined([each.name for each in subjects]), base=comparison.base.name)
     return {
         "t": words,
@@ -93,7 +96,11 @@ def page_context(
         "others": others,
         "samples": embedded,
         "sections": _sections(comparison, parts, others, embedded, words),
-        "cards": _cards(comparison, language),
+        "cards": _cards(comparison, verdicts, words),
+        "asked": asks_tasks(comparison),
+        "shared": shared_sentences(verdicts),
+        "missing": folded_missing(comparison),
+        "label_of": lambda names: subjects_label(names, comparison, words),
         **_number_formats(),
         **_findings(comparison),
         **_weights(comparison, specs, language),
@@ -133,7 +140,7 @@ def _keep(specs: dict[str, charts.Spec], prefix: str, drawn: dict[str, charts.Sp
 
 def _parts(comparison: Comparison, specs: dict[str, charts.Spec], language: Language) -> dict[str, Part]:
     words, base = load_texts(language), comparison.base.name
-    curves = {each.name: charts.curve_chart(comparison, each.name, language) for each in comparison.subjects}
+    curves = {name: charts.curve_chart(comparison, name, language) for name in distinct_runs(comparison)}
     drawn = {
         "metrics": _keep(specs, "forest", charts.forest_charts(comparison, base, language)),
         "forgetting": _keep(specs, "category", charts.category_charts(comparison, language)),
@@ -178,14 +185,15 @@ def _sections(
     return [(name, words(f"section.{name}")) for name, shown in present.items() if shown]
 
 
-def _cards(comparison: Comparison, language: Language) -> list[Card]:
+def _cards(comparison: Comparison, verdicts: list[SubjectVerdict], words: Texts) -> list[Card]:
+    """One card per subject; what is the same for all of them stands below the cards."""
+    shared = shared_sentences(verdicts)
     cards = []
-    for checkpoint, verdict in zip(comparison.subjects, subject_verdicts(comparison, language), strict=True):
-        topics = dict.fromkeys(sentence.topic for sentence in verdict.sentences)
-        grouped = tuple(
-            (topic, tuple(sentence for sentence in verdict.sentences if sentence.topic == topic)) for topic in topics
-        )
-        cards.append(Card(verdict, _method(checkpoint, load_texts(language)), grouped))
+    for checkpoint, verdict in zip(comparison.subjects, verdicts, strict=True):
+        own = [sentence for sentence in verdict.sentences if sentence not in shared]
+        topics = dict.fromkeys(sentence.topic for sentence in own)
+        grouped = tuple((topic, tuple(sentence for sentence in own if sentence.topic == topic)) for topic in topics)
+        cards.append(Card(verdict, _method(checkpoint, words), grouped))
     return cards
 
 
@@ -201,7 +209,7 @@ def _method(checkpoint: CheckpointInfo, words: Texts) -> str:
 
 def _findings(comparison: Comparison) -> dict[str, Any]:
     order = ("critical", "warning", "good", "info")
-    ranked = sorted(comparison.findings, key=lambda found: order.index(found.severity))
+    ranked = folded_findings(sorted(comparison.findings, key=lambda found: order.index(found.severity)))
     return {
         "urgent": [found for found in ranked if found.severity in order[:2]],
         "quiet": [found for found in ranked if found.severity in order[2:]],

@@ -15,32 +15,41 @@ from rich.text import Text
 
 from lorascope.report import numbers
 from lorascope.report.chart_parts import ROWS, Spec, finished
+from lorascope.report.repair_words import (
+    change_text,
+    interval_text,
+    label_of,
+    value_text,
+    verdict_text,
+    verdict_title,
+)
 from lorascope.report.texts import Language, Texts, load_texts
 from lorascope.schema.comparison import Comparison
 from lorascope.schema.repair import (
     RepairAxis,
-    RepairChange,
     RepairContrast,
     RepairMetric,
     RepairPoint,
     RepairReport,
     RepairRow,
+    strength_text,
 )
 
 _FAMILIES = {"strength": ("#0072b2", "circle"), "top": ("#c04f00", "triangle-up"), "all": ("#00896b", "diamond")}
 _ENDS = ("#8a8f98", "cross")
+_FRONT = ("#8a8f98", "stroke")
+_HOLLOW = "transparent"
 # Signs that terminals without UTF-8 lack; the rest becomes a question mark.
 _PLAIN_SIGNS = str.maketrans({"−": "-", "\u00a0": " ", "×": "x", "Δ": "d", "ε": "eps", "‖": "|", "★": "*", "–": "-"})
 
 
 @dataclass(frozen=True, slots=True)
 class PrintedCell:
-    """A value and its change against the adapted checkpoint, each with its interval."""
+    """A value, and its change against the adapted checkpoint with the change's interval."""
 
     value: str
-    interval: str = ""
     change: str = ""
-    change_interval: str = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,8 @@ class RepairView:
     text: str
     facts: tuple[str, ...]
     chart: str | None
-    columns: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    cells_read: str
     repairs: tuple[tuple[str, tuple[PrintedVariant, ...]], ...]
     controls: tuple[tuple[str, tuple[PrintedVariant, ...]], ...]
     contrasts: tuple[PrintedContrast, ...]
@@ -97,7 +107,8 @@ def repair_context(comparison: Comparison, specs: dict[str, Spec], language: Lan
         text=verdict_text(report, words),
         facts=_facts(report, words),
         chart=None if chart is None else "pareto",
-        columns=tuple(_column(axis, words) for axis in _axes(report)),
+        columns=tuple(_column(report, axis, words) for axis in _axes(report)),
+        cells_read=words("repair.cells", subject=report.subject),
         repairs=_by_family(report, [row for row in report.rows if row.control is None], words),
         controls=_by_family(report, [row for row in report.rows if row.control is not None], words),
         contrasts=tuple(_contrast(report, each, words) for each in report.contrasts),
@@ -106,35 +117,6 @@ def repair_context(comparison: Comparison, specs: dict[str, Spec], language: Lan
         notes=tuple(report.notes),
     )
     return {"repair": view}
-
-
-def verdict_title(report: RepairReport, words: Texts) -> str:
-    """Return the verdict as one sentence."""
-    verdict = report.verdict
-    control = words(f"repair.control.{verdict.against}") if verdict.against else ""
-    return words(f"repair.outcome.{verdict.outcome}", items=f"{verdict.items:,}", control=control, k=report.k)
-
-
-def verdict_text(report: RepairReport, words: Texts) -> str:
-    """Return the numbers behind the verdict: what was lost, what the best repair recovers, and against each control."""
-    verdict, axis = report.verdict, report.retention
-    if axis is None or verdict.forgotten is None:
-        return words("repair.strength_only")
-    said = [_loss(axis, verdict.forgotten, words)]
-    best = next((row for row in report.rows if row.name == verdict.best), None)
-    if best is None:
-        return " ".join([*said, words("repair.strength_only")])
-    if verdict.contrast_margin is not None:
-        said.append(words("repair.margin", margin=numbers.metric_value(verdict.contrast_margin, axis.unit, axis.scale)))
-    if best.retention is not None and best.retention.change is not None:
-        said.append(words("repair.recovers", name=_label(best, words), change=_change(axis, best.retention.change)))
-    against = [each for each in report.contrasts if (each.family, each.strength) == (best.family, best.strength)]
-    for each in against:
-        control = words(f"repair.control.{each.control}")
-        said.append(words("repair.minus", control=control, change=_change(axis, each.retention)))
-    if any(each.target_kept is False for each in against):
-        said.append(words("repair.target_lost"))
-    return " ".join(said)
 
 
 def pareto_chart(comparison: Comparison, language: Language = "en") -> Spec | None:
@@ -149,24 +131,20 @@ def pareto_chart(comparison: Comparison, language: Language = "en") -> Spec | No
     rows = [row for row in _points(report, comparison.base.name, words) if row is not None]
     if not rows:
         return None
-    colour, shape = _family_encodings(report, words)
+    marks = _mark_encodings(report, words)
     x, y = _scale("x", report.retention, words), _scale("y", report.target, words)
     base = alt.Chart(ROWS)
     tips = [alt.Tooltip(f"{name}:N", title=words(f"tip.{key}")) for name, key in _TIPS]
-    variants = base.transform_filter("!datum.end")
     layers = [
         base.transform_filter("datum.front")
-        .mark_line(strokeWidth=1.5, strokeDash=[4, 3], color="#8a8f98")
+        .mark_line(strokeWidth=1.5, strokeDash=[4, 3], color=_FRONT[0])
         .encode(x=x, y=y, order=alt.Order("x:Q")),
-        variants.transform_filter("datum.control")
-        .mark_point(filled=False, size=46, strokeWidth=1.3, opacity=0.75)
-        .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
-        variants.transform_filter("!datum.control")
-        .mark_point(filled=True, size=90, opacity=1)
-        .encode(x=x, y=y, color=colour, shape=shape, tooltip=tips),
-        base.transform_filter("datum.end")
-        .mark_point(filled=True, size=110, opacity=1, color=_ENDS[0], shape=_ENDS[1])
-        .encode(x=x, y=y, tooltip=tips),
+        *(
+            base.transform_filter(which)
+            .mark_point(size=size, strokeWidth=1.3, opacity=1)
+            .encode(x=x, y=y, tooltip=tips, **marks)
+            for which, size in (("datum.control", 46), ("!datum.control && !datum.end", 90), ("datum.end", 110))
+        ),
         base.transform_filter("datum.end").mark_text(dy=-12, fontSize=12).encode(x=x, y=y, text="name:N"),
     ]
     chart = alt.layer(*layers).properties(height=360)
@@ -195,6 +173,8 @@ def print_repair(report: RepairReport, console: Console) -> None:
     console.print(shown(verdict_title(report, words), "bold"))
     console.print(Padding(shown(verdict_text(report, words)), (0, 0, 1, 2)))
     console.print(_terminal_grid(report, words, shown))
+    if any(row.front and row.control is None for row in report.rows):
+        console.print(Padding(shown(words("repair.star"), "dim"), (0, 0, 0, 2)))
     for note in report.notes:
         console.print(Padding(shown(note, "dim"), (0, 0, 0, 2)))
     if _has_no_advice(report):
@@ -205,7 +185,7 @@ def print_repair(report: RepairReport, console: Console) -> None:
 
 
 def _terminal_grid(report: RepairReport, words: Texts, shown: Callable[[str, str], Text]) -> Grid:
-    """Changes against the adapted checkpoint; the values of that one are in the first row."""
+    """The adapted checkpoint's own values in the first row, every other row's changes against them."""
     grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
     axes = {"target": report.target, "retention": report.retention}
     known = {role: axis for role, axis in axes.items() if axis is not None}
@@ -213,30 +193,33 @@ def _terminal_grid(report: RepairReport, words: Texts, shown: Callable[[str, str
     grid.add_column(justify="right")
     for _ in known:
         grid.add_column(overflow="fold")
+
+    def add(style: str, *cells: str) -> None:
+        grid.add_row(*(shown(text, style) for text in cells))
+
     headings = [f"{words(f'repair.axis.{role}')}, {axis.metric}" for role, axis in known.items()]
-    grid.add_row(*(shown(text, "dim") for text in (words("repair.variant"), words("repair.size"), *headings)))
+    add("dim", words("repair.variant"), words("repair.size"), *headings)
     values = [_terminal_value(getattr(report.adapted, role)) for role in known]
-    grid.add_row(*(shown(text, "bold") for text in (report.subject, numbers.percent(1.0), *values)))
+    add("bold", report.subject, numbers.percent(1.0), *values)
+    add("dim", words("repair.change_from"), "", *(words("repair.change_of_value") for _ in known))
     for row in report.rows:
         if row.control is not None or (row.family == "strength" and row.strength == 1.0):
             continue
         cells = [_terminal_change(getattr(row, role)) for role in known]
         if not any(cells):
             cells[:1] = [_why_empty(row, words)]
-        label = _label(row, words) + (" ★" if row.front else "")
-        grid.add_row(*(shown(text, "") for text in (label, numbers.percent(row.relative_norm), *cells)))
+        add("", label_of(row, words) + (" ★" if row.front else ""), numbers.percent(row.relative_norm), *cells)
     return grid
 
 
 def _terminal_value(metric: RepairMetric | None) -> str:
     if metric is None or metric.value is None:
         return numbers.ABSENT
-    unit, scale = metric.axis.unit, metric.axis.scale
-    return f"{numbers.metric_value(metric.value.value, unit, scale)} {numbers.interval(metric.value, unit, scale)}"
+    return f"{value_text(metric.axis, metric.value.value)} {interval_text(metric.axis, metric.value)}".strip()
 
 
 def _terminal_change(metric: RepairMetric | None) -> str:
-    return "" if metric is None or metric.change is None else _change(metric.axis, metric.change)
+    return "" if metric is None or metric.change is None else change_text(metric.axis, metric.change)
 
 
 def _has_no_advice(report: RepairReport) -> bool:
@@ -252,11 +235,12 @@ def _facts(report: RepairReport, words: Texts) -> tuple[str, ...]:
     if report.flipped_items is not None:
         dropped = sum(row.screened_out for row in report.rows)
         facts.append(words("repair.first_pass", items=f"{report.flipped_items:,}", dropped=dropped))
+    roles = {"target": report.target, "retention": report.retention}
+    for role, axis in roles.items():
+        if axis is not None:
+            tasks = words.joined(axis.tasks)
+            facts.append(words("repair.axis_is", role=words(f"repair.axis.{role}"), metric=axis.metric, tasks=tasks))
     return tuple(facts)
-
-
-def _loss(axis: RepairAxis, forgotten: RepairChange, words: Texts) -> str:
-    return words("repair.lost", change=_change(axis, forgotten), metric=axis.metric, items=f"{forgotten.n:,}")
 
 
 def _families(report: RepairReport) -> list[str]:
@@ -271,8 +255,15 @@ def _axes(report: RepairReport) -> list[RepairAxis]:
     return shown
 
 
-def _column(axis: RepairAxis, words: Texts) -> str:
-    return f"{words.joined(axis.tasks)} · {axis.metric}"
+def _column(report: RepairReport, axis: RepairAxis, words: Texts) -> tuple[str, str]:
+    """The metric, and the axis's role or, of other measures, the tasks (those of the two axes stand above)."""
+    for role, known in (("target", report.target), ("retention", report.retention)):
+        if axis == known:
+            return axis.metric, words(f"repair.axis.{role}")
+    if report.retention is not None and axis.tasks == report.retention.tasks:
+        return axis.metric, words("repair.axis.retention")
+    several = len(axis.tasks) > 2
+    return axis.metric, words("repair.tasks", count=len(axis.tasks)) if several else words.joined(axis.tasks)
 
 
 def _by_family(
@@ -292,7 +283,7 @@ def _variant(report: RepairReport, row: RepairRow, axes: Sequence[RepairAxis], w
     measured = [metric for metric in (row.target, row.retention, *row.others) if metric is not None]
     cells = tuple(_cell(next((metric for metric in measured if metric.axis == axis), None)) for axis in axes)
     return PrintedVariant(
-        label=_label(row, words),
+        label=label_of(row, words),
         norm=numbers.percent(row.relative_norm),
         cells=cells,
         front=row.front,
@@ -308,13 +299,12 @@ def _why_empty(row: RepairRow, words: Texts) -> str:
 def _cell(metric: RepairMetric | None) -> PrintedCell:
     if metric is None or metric.value is None:
         return PrintedCell(numbers.ABSENT)
-    unit, scale = metric.axis.unit, metric.axis.scale
-    change = metric.change
+    axis, change = metric.axis, metric.change
+    value = value_text(axis, metric.value.value)
+    if change is None:
+        return PrintedCell(value)
     return PrintedCell(
-        numbers.metric_value(metric.value.value, unit, scale),
-        numbers.interval(metric.value, unit, scale),
-        "" if change is None else numbers.signed(change.value, unit, scale),
-        numbers.interval(change, unit, scale, with_sign=True),
+        value, value_text(axis, change.value, with_sign=True), interval_text(axis, change, with_sign=True)
     )
 
 
@@ -322,24 +312,14 @@ def _contrast(report: RepairReport, found: RepairContrast, words: Texts) -> Prin
     assert report.retention is not None
     lost = ""
     if report.target is not None and found.target is not None:
-        lost = _change(report.target, found.target)
+        lost = change_text(report.target, found.target)
     return PrintedContrast(
-        repair=f"{words(f'repair.short.{found.family}')} × {found.strength:g}",
-        control=words(f"repair.control.{found.control}"),
-        retention=_change(report.retention, found.retention),
+        repair=f"{words(f'repair.short.{found.family}')} × {strength_text(found.strength)}",
+        control=words(f"repair.control.{found.control}") + ("" if found.counts else words("repair.does_not_count")),
+        retention=change_text(report.retention, found.retention),
         target=lost,
         p_adjusted=numbers.p_value(found.p_adjusted),
     )
-
-
-def _change(axis: RepairAxis, change: RepairChange) -> str:
-    value = numbers.signed(change.value, axis.unit, axis.scale)
-    return f"{value} {numbers.interval(change, axis.unit, axis.scale, with_sign=True)}".strip()
-
-
-def _label(row: RepairRow, words: Texts) -> str:
-    repair = f"{words(f'repair.short.{row.family}')} × {row.strength:g}"
-    return repair if row.control is None else words.joined([repair, words(f"repair.control.{row.control}")])
 
 
 def _points(report: RepairReport, base: str, words: Texts) -> Iterable[dict[str, Any] | None]:
@@ -347,8 +327,8 @@ def _points(report: RepairReport, base: str, words: Texts) -> Iterable[dict[str,
         place = _place(row.target, row.retention)
         if place is not None:
             yield place | {
-                "name": _label(row, words),
-                "family": words(f"repair.short.{row.family}"),
+                "name": label_of(row, words),
+                "mark": _mark(row.family, row.control is not None, words),
                 "control": row.control is not None,
                 "front": row.front,
                 "norm": numbers.percent(row.relative_norm),
@@ -358,7 +338,8 @@ def _points(report: RepairReport, base: str, words: Texts) -> Iterable[dict[str,
     for name, point in ends:
         place = _place(point.target, point.retention)
         norm = numbers.percent(0 if point is report.base else 1)
-        yield None if place is None else place | {"name": name, "norm": norm, "end": True, "front": False}
+        fixed = {"name": name, "norm": norm, "mark": words("repair.ends"), "end": True, "front": False}
+        yield None if place is None else place | fixed
 
 
 def _place(target: RepairMetric | None, retention: RepairMetric | None) -> dict[str, Any] | None:
@@ -368,15 +349,27 @@ def _place(target: RepairMetric | None, retention: RepairMetric | None) -> dict[
     return place | {"x_shown": _terminal_value(retention), "y_shown": _terminal_value(target)}
 
 
-def _family_encodings(report: RepairReport, words: Texts) -> tuple[alt.Color, alt.Shape]:
+def _mark_encodings(report: RepairReport, words: Texts) -> dict[str, Any]:
+    """Stroke, fill and shape by what a point is, in one legend: repairs filled, controls hollow, ends, front line."""
     names = _families(report)
-    domain = [words(f"repair.short.{name}") for name in names]
-    legend = alt.Legend(title=None, orient="top", symbolSize=90)
-    colours, shapes = ([_FAMILIES[name][at] for name in names] for at in (0, 1))
-    return (
-        alt.Color("family:N", scale=alt.Scale(domain=domain, range=colours), legend=legend),
-        alt.Shape("family:N", scale=alt.Scale(domain=domain, range=shapes), legend=legend),
-    )
+    looks = {_mark(name, False, words): (_FAMILIES[name][0], _FAMILIES[name][0], _FAMILIES[name][1]) for name in names}
+    hollow = list(dict.fromkeys(row.family for row in report.rows if row.control is not None))
+    looks |= {_mark(name, True, words): (_FAMILIES[name][0], _HOLLOW, _FAMILIES[name][1]) for name in hollow}
+    looks[words("repair.ends")] = (_ENDS[0], _ENDS[0], _ENDS[1])
+    looks[words("repair.front")] = (_FRONT[0], _HOLLOW, _FRONT[1])
+    legend = alt.Legend(title=None, orient="top", symbolSize=90, columns=2, labelLimit=190)
+    strokes, fills, shapes = zip(*looks.values(), strict=True)
+    made = (alt.Stroke, strokes), (alt.Fill, fills), (alt.Shape, shapes)
+    return {
+        channel.__name__.lower(): channel(
+            "mark:N", scale=alt.Scale(domain=list(looks), range=list(values)), legend=legend
+        )
+        for channel, values in made
+    }
+
+
+def _mark(family: str, control: bool, words: Texts) -> str:
+    return words(f"repair.{'controls_of' if control else 'short'}.{family}")
 
 
 def _scale(channel: str, axis: RepairAxis, words: Texts) -> Any:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.report import numbers
-from lorascope.report.lookup import measurements, primary, single, tasks_of_role, value_of
+from lorascope.report.lookup import asks_tasks, measurements, primary, reason_of_gap, tasks_of_role, value_of
 from lorascope.report.texts import Language, Texts, load_texts
-from lorascope.report.verdicts import SYMBOLS, TONES, Clause, Sentence, State, SubjectVerdict, Tone, Topic
-from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement, Role, TaskInfo, WeightReport
+from lorascope.report.verdicts import SYMBOLS, TONES, Clause, Sentence, State, SubjectVerdict, Tone, Topic, neutral
+from lorascope.report.weight_sentences import weight_clauses, weight_sentences
+from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement, Role, TaskInfo
 
 _ROLES: tuple[Role, Role] = ("target", "retention")
 _SPELT_OUT = 3
@@ -43,21 +44,24 @@ def _subject_verdict(comparison: Comparison, subject: str, words: Texts) -> Subj
     target, retention = (_readings(comparison, subject, role) for role in _ROLES)
     lacking = {role: _lacking(comparison, subject, role) for role in _ROLES}
     margins = [found for found in _gold_margins(comparison, subject) if found.delta is not None]
-    sentences = [
-        *_role_sentences(comparison, subject, "target", target, words),
-        *_role_sentences(comparison, subject, "retention", retention, words),
-        *_forgetting_sentences(comparison, subject, margins, words),
-        *_training_sentences(comparison, subject, words),
-        *_weight_sentences(comparison, subject, words),
-    ]
     kept = _retention_state(retention, lacking["retention"], margins)
     if kept in ("equivalent", "inconclusive") and _base_guesses(comparison, subject):
         kept = "guessing"
+    asked = asks_tasks(comparison)
+    behaviour = [
+        *(_role_sentences(comparison, subject, "target", target, words) if asked else ()),
+        *(_role_sentences(comparison, subject, "retention", retention, words) if asked else ()),
+        *_forgetting_sentences(comparison, subject, margins, words),
+    ]
+    training = _training_sentences(comparison, subject, words)
+    weights = weight_sentences(comparison, subject, words)
     return SubjectVerdict(
         subject,
         _clause("target", _target_state(target, lacking["target"]), len(lacking["target"]), target, words),
         _clause("retention", kept, 0, retention, words),
-        tuple(sentences),
+        (*behaviour, *training, *weights) if asked else (*weights, *behaviour, *training),
+        () if asked else weight_clauses(comparison, subject, words),
+        asked,
     )
 
 
@@ -150,14 +154,10 @@ def _role_sentences(
         Sentence(role, "neutral", SYMBOLS["unmeasured"], words("said.nothing", task=name), reason) for name in lacking
     ]
     if not readings:
-        return [_neutral(role, _unmeasured(comparison, subject, role, words))]
+        return [neutral(role, _unmeasured(comparison, subject, role, words))]
     if len(readings) > _SPELT_OUT:
         return [*_counted(role, readings, words), *unsaid]
     return [*(measurement_sentence(role, each.label, each.found, words) for each in readings), *unsaid]
-
-
-def _neutral(topic: Topic, text: str) -> Sentence:
-    return Sentence(topic, "neutral", SYMBOLS["neutral"], "", text)
 
 
 def _counted(role: Role, readings: Sequence[_Reading], words: Texts) -> list[Sentence]:
@@ -173,15 +173,8 @@ def _counted(role: Role, readings: Sequence[_Reading], words: Texts) -> list[Sen
 
 def _unmeasured(comparison: Comparison, subject: str, role: Role, words: Texts) -> str:
     areas = {"target": ("task",), "retention": ("forgetting",)}[role]
-    reason = _reason(comparison, subject, areas, words)
+    reason = reason_of_gap(comparison, subject, areas, words)
     return words(f"unmeasured.{role}") + (f" {reason}" if reason else "")
-
-
-def _reason(comparison: Comparison, subject: str, areas: Sequence[str], words: Texts) -> str:
-    for missing in comparison.missing:
-        if missing.area in areas and missing.subject in (None, subject):
-            return words.ended(missing.reason[:1].upper() + missing.reason[1:])
-    return ""
 
 
 def measurement_sentence(topic: Topic, label: str, found: Measurement, words: Texts) -> Sentence:
@@ -241,9 +234,9 @@ def _forgetting_sentences(
         for found in margins
         if found.delta is not None and found.delta.verdict in ("regressed", "improved") and found.task not in led
     ]
-    sentences += [_neutral("retention", text) for text in _retention_rates(comparison, subject, words)]
+    sentences += [neutral("retention", text) for text in _retention_rates(comparison, subject, words)]
     drift = _drift(comparison, subject, words)
-    return [*sentences, _neutral("retention", drift)] if drift else sentences
+    return [*sentences, neutral("retention", drift)] if drift else sentences
 
 
 def _with_interval(estimate: Estimate) -> str:
@@ -281,9 +274,9 @@ def _training_sentences(comparison: Comparison, subject: str, words: Texts) -> l
     sentences = [*_curve_sentences(comparison, subject, words), *_gap_sentences(comparison, subject, words)]
     if sentences:
         return sentences
-    reason = _reason(comparison, subject, ("curves", "gap"), words)
+    reason = reason_of_gap(comparison, subject, ("curves", "gap"), words)
     text = words("unmeasured.training") + (f" {reason}" if reason else "")
-    return [_neutral("training", text)]
+    return [neutral("training", text)]
 
 
 def _curve_sentences(comparison: Comparison, subject: str, words: Texts) -> list[Sentence]:
@@ -332,49 +325,3 @@ def _gap_sentences(comparison: Comparison, subject: str, words: Texts) -> list[S
         text = words("said.metric_gap", metric=metric, gap=value)
         sentences.append(Sentence("training", "bad", SYMBOLS["bad"], found.task or "", text))
     return sentences
-
-
-def _weight_sentences(comparison: Comparison, subject: str, words: Texts) -> list[Sentence]:
-    report = comparison.weights.get(subject)
-    totals = {
-        metric: value_of(single(comparison, subject, "weights", metric))
-        for metric in ("intruder_count", "intruder_energy", "relative_change")
-    }
-    if report is not None:
-        totals = {metric: _known(value, report.totals.get(metric)) for metric, value in totals.items()}
-    parts = _weight_parts(totals, report, words)
-    if not parts:
-        parts = [words("unmeasured.weights"), _reason(comparison, subject, ("weights",), words)]
-    return [_neutral("weights", " ".join(part for part in parts if part))]
-
-
-def _known(first: float | None, second: float | None) -> float | None:
-    return second if first is None else first
-
-
-def _weight_parts(totals: dict[str, float | None], report: WeightReport | None, words: Texts) -> list[str]:
-    parts = []
-    if totals["relative_change"] is not None:
-        parts.append(words("said.relative_change", share=numbers.percent(totals["relative_change"])))
-    found = totals["intruder_count"]
-    if found is None:
-        return parts
-    modules = sum(module.intruders is not None for module in report.modules) if report else 0
-    if found == 0:
-        parts.append(words("said.no_intruders", modules=numbers.count(modules)))
-        return parts
-    parts.append(words.several("said.intruders", int(found), modules=numbers.count(modules)))
-    if totals["intruder_energy"] is not None:
-        parts.append(words("said.intruder_energy", share=numbers.percent(totals["intruder_energy"])))
-    return [*parts, *_null_parts(report, words)] if report is not None else parts
-
-
-def _null_parts(report: WeightReport, words: Texts) -> list[str]:
-    """What keeps a count from being read as more than it is: rotations, and what a random update has."""
-    parts = []
-    rotations, by_chance = (report.totals.get(name) for name in ("intruder_rotations", "null_intruder_count"))
-    if rotations:
-        parts.append(words.several("said.rotations", int(rotations)))
-    if by_chance is not None:
-        parts.append(words("said.null_intruders", count=numbers.count(by_chance)))
-    return parts

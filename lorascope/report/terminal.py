@@ -11,12 +11,13 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from lorascope.report import numbers
-from lorascope.report.lookup import references
+from lorascope.report.folding import Told, folded_findings, folded_missing, folded_sentences, subjects_label
+from lorascope.report.lookup import asks_tasks, references
 from lorascope.report.sentences import subject_verdicts
 from lorascope.report.tables import Block, Cell, Row, Section, Table, section_tables
 from lorascope.report.texts import Texts, load_texts
-from lorascope.report.verdicts import SYMBOLS, Clause, Sentence, SubjectVerdict
-from lorascope.schema.comparison import Comparison, Finding
+from lorascope.report.verdicts import SYMBOLS, Clause, Sentence, SubjectVerdict, Topic
+from lorascope.schema.comparison import Comparison
 
 _STYLES = {
     "improved": "bold blue",
@@ -84,16 +85,20 @@ def print_summary(comparison: Comparison, console: Console) -> None:
         facts.append(words.several("tasks", len(comparison.tasks)))
         facts.append(words.several("items", sum(task.items for task in comparison.tasks)))
     page.line(page.text(words.joined(facts), "dim"))
+    if not asks_tasks(comparison):
+        page.line(page.text(words("verdict.no_task"), "dim"))
     for reference in references(comparison):
         _print_tables(comparison, reference, page)
-    _print_topics(verdicts, page)
-    _print_findings(comparison.findings, page)
+    _print_topics(comparison, verdicts, page)
+    _print_findings(comparison, page)
     _print_missing(comparison, page)
 
 
 def _print_headline(verdict: SubjectVerdict, page: _Page) -> None:
-    page.line(page.text(verdict.subject, "bold"), _clause(verdict.target, page), indent=0)
-    page.line(_clause(verdict.retention, page), indent=len(verdict.subject) + 1 if len(verdict.subject) < 24 else 2)
+    first, *others = [_clause(clause, page) for clause in verdict.clauses] or [Text()]
+    page.line(page.text(verdict.subject, "bold"), first, indent=0)
+    for clause in others:
+        page.line(clause, indent=len(verdict.subject) + 1 if len(verdict.subject) < 24 else 2)
 
 
 def _clause(clause: Clause, page: _Page) -> Text:
@@ -163,17 +168,20 @@ def _print_reasons(table: Table, page: _Page) -> None:
         page.line(page.text(page.words.ended(reason), "dim"), indent=2)
 
 
-def _print_topics(verdicts: list[SubjectVerdict], page: _Page) -> None:
+def _print_topics(comparison: Comparison, verdicts: list[SubjectVerdict], page: _Page) -> None:
     """What the table does not hold: rates, training, weights, and what was not measured."""
     several = len(verdicts) > 1
-    for topic in ("target", "retention", "training", "weights"):
-        kept = [(verdict.subject, each) for verdict in verdicts for each in verdict.sentences if each.topic == topic]
-        told = [(subject, each) for subject, each in kept if topic in ("training", "weights") or _untabled(each)]
+    behaviour: tuple[Topic, ...] = ("target", "retention", "training")
+    topics: tuple[Topic, ...] = (*behaviour, "weights") if asks_tasks(comparison) else ("weights", *behaviour)
+    for topic in topics:
+        kept = folded_sentences(verdicts, topic)
+        told = [(subjects, each) for subjects, each in kept if topic in ("training", "weights") or _untabled(each)]
         if not told:
             continue
         page.heading(f"topic.{topic}")
-        for subject, sentence in told:
-            page.line(*_sentence(subject if several else "", sentence, page), indent=2)
+        for subjects, sentence in told:
+            label = subjects_label(subjects, comparison, page.words) if several else ""
+            page.line(*_sentence(label, sentence, page), indent=2)
 
 
 def _untabled(sentence: Sentence) -> bool:
@@ -190,26 +198,34 @@ def _sentence(subject: str, sentence: Sentence, page: _Page) -> list[Text]:
     return [*parts, page.text(sentence.text)]
 
 
-def _print_findings(findings: list[Finding], page: _Page) -> None:
-    urgent = sorted((each for each in findings if each.severity in ("critical", "warning")), key=lambda f: f.severity)
+def _print_findings(comparison: Comparison, page: _Page) -> None:
+    findings = folded_findings(sorted(comparison.findings, key=lambda found: found.severity))
+    urgent = [found for found in findings if found.severity in ("critical", "warning")]
     if urgent:
         page.heading("terminal.findings")
     for found in urgent:
         severity = page.text(page.words(f"severity.{found.severity}"), _STYLES[found.severity])
-        of = f"{found.subject}: " if found.subject else ""
-        page.line(severity, page.text(f"{of}{found.title}", "bold"), indent=2)
-        for evidence in found.evidence:
-            page.line(page.text(evidence), indent=4)
+        for told in found.told:
+            _print_told(severity, told, comparison, page)
         if found.advice:
             page.line(page.text(page.words("finding.advice"), "bold"), page.text(found.advice), indent=4)
     if len(findings) > len(urgent):
         page.line(page.text(page.words.several("terminal.more_findings", len(findings) - len(urgent)), "dim"), indent=2)
 
 
+def _print_told(severity: Text, told: Told, comparison: Comparison, page: _Page) -> None:
+    named = len(told.subjects) == 1 and told.subjects[0] in told.title
+    of = "" if named or not told.subjects else f"{subjects_label(told.subjects, comparison, page.words)}: "
+    page.line(severity, page.text(f"{of}{told.title}", "bold"), indent=2)
+    for evidence in told.evidence:
+        page.line(page.text(evidence), indent=4)
+
+
 def _print_missing(comparison: Comparison, page: _Page) -> None:
     if not comparison.missing:
         return
     page.heading("terminal.missing")
-    for gap in comparison.missing:
-        place = page.words.known(f"area.{gap.area}", gap.area) + (f", {gap.subject}" if gap.subject else "")
-        page.line(page.text(f"{place}:", "bold"), page.text(gap.reason), indent=2)
+    for area, subjects, reason in folded_missing(comparison):
+        of = subjects_label(subjects, comparison, page.words)
+        place = page.words.known(f"area.{area}", area) + (f", {of}" if of else "")
+        page.line(page.text(f"{place}:", "bold"), page.text(reason), indent=2)

@@ -63,14 +63,29 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class SubjectVerdict:
-    """All that is said of one subject before any table."""
+    """All that is said of one subject before any table.
+
+    Where no task was asked (``asked`` is false), ``weights`` holds the headline instead of target and retention.
+    """
 
     subject: str
     target: Clause
     retention: Clause
     sentences: tuple[Sentence, ...]
+    weights: tuple[Clause, ...] = ()
+    asked: bool = True
+
+    @property
+    def clauses(self) -> tuple[Clause, ...]:
+        """The parts of the headline; none where neither tasks nor weights have anything to say."""
+        return (self.target, self.retention) if self.asked else self.weights
 
     @property
     def headline(self) -> str:
-        """Both clauses as one line of plain text."""
-        return f"{self.target.text} · {self.retention.text}"
+        """All clauses as one line of plain text."""
+        return " · ".join(clause.text for clause in self.clauses)
+
+
+def neutral(topic: Topic, text: str) -> Sentence:
+    """Return a sentence that judges nothing."""
+    return Sentence(topic, "neutral", SYMBOLS["neutral"], "", text)

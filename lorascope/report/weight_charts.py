@@ -15,7 +15,7 @@ from lorascope.report.modules import interval_rows, spectrum_rows
 from lorascope.report.texts import Language, Texts, load_texts
 from lorascope.schema.comparison import Comparison, ModuleWeights, Series
 
-PAIR_LIMIT = 6
+PAIR_LIMIT = 3
 _GREY = "#8a8f98"
 _PAIR_COLOUR = "#0072b2"
 _DASHES = [[1, 0], [5, 4]]
@@ -47,7 +47,7 @@ def spectrum_chart(
 
 def spectrum_spec(rows: Sequence[dict[str, Any]], module: str, words: Texts, title: str = "") -> Spec:
     """Return the spectrum chart over given rows; the page fills an empty one when a cell is chosen."""
-    colour, shape = _mark_encodings(SPECTRUM_MARKS, words)
+    colour, shape = _mark_encodings(SPECTRUM_MARKS, rows, words)
     x = _rank_axis(words)
     y = alt.Y("value:Q", title=words("axis.singular_value"), scale=alt.Scale(type="log"), axis=alt.Axis(grid=False))
     tips = [alt.Tooltip(name, title=words(f"tip.{key}")) for name, key in _SPECTRUM_TIPS]
@@ -70,7 +70,7 @@ def interval_chart(
 
 def interval_spec(rows: Sequence[dict[str, Any]], words: Texts, title: str = "") -> Spec:
     """Return the chart of bounds over given rows; the point stands at the bound that decides, the rule at ε."""
-    colour, shape = _mark_encodings({mark: SPECTRUM_MARKS[mark] for mark in _JUDGED_MARKS}, words)
+    colour, shape = _mark_encodings({mark: SPECTRUM_MARKS[mark] for mark in _JUDGED_MARKS}, rows, words)
     x = _rank_axis(words)
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("low:Q", title=words("axis.cosine"), scale=scale, axis=alt.Axis(grid=False))
@@ -86,10 +86,21 @@ def interval_spec(rows: Sequence[dict[str, Any]], words: Texts, title: str = "")
     return finished(chart, rows, title or words("chart.intervals"), words("describe.intervals"))
 
 
-def _mark_encodings(marks: dict[str, tuple[str, str]], words: Texts) -> tuple[alt.Color, alt.Shape]:
+def _mark_encodings(
+    marks: dict[str, tuple[str, str]], rows: Sequence[dict[str, Any]], words: Texts
+) -> tuple[alt.Color, alt.Shape]:
+    """Colours and shapes stand for all marks; the legend names those that occur (the page's script sets its own)."""
     names = [words(f"spectrum.{mark}") for mark in marks]
     colours, shapes = ([pair[at] for pair in marks.values()] for at in (0, 1))
-    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=150, symbolOpacity=1)
+    occur = {row["mark"] for row in rows}
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        columns=2,
+        labelLimit=150,
+        symbolOpacity=1,
+        values=[name for name in names if name in occur],
+    )
     return (
         alt.Color("mark:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
         alt.Shape("mark:N", scale=alt.Scale(domain=names, range=shapes), legend=legend),
@@ -135,10 +146,17 @@ def sweep_charts(comparison: Comparison, language: Language = "en") -> dict[str,
             kind, _, side = name.partition(":")
             titles = (f"axis.{kind}", "axis.intruders_right" if side else "axis.intruders")
             lines = _lines(comparison, rows + random_rows, (words(titles[0]), words(titles[1])), words, marks=marks)
-            charts[name] = finished(
-                lines.properties(height=200), rows + random_rows, words(f"chart.{name}"), words("describe.sweep")
-            )
+            title, note = words(f"chart.{name}"), _why_no_random(comparison, name, bool(random_rows), words)
+            drawn = lines.properties(height=200)
+            charts[name] = finished(drawn, rows + random_rows, title, words("describe.sweep"), note)
     return charts
+
+
+def _why_no_random(comparison: Comparison, name: str, drawn: bool, words: Texts) -> str:
+    """Why a curve has no random line beside it, where another chart of the group has one."""
+    if drawn or not any(series.name == "null_epsilon_curve" for series in comparison.series):
+        return ""
+    return words("chart.left_only" if name.endswith(":right") else "chart.own_k_only")
 
 
 def _epsilon_marks(comparison: Comparison) -> list[alt.Chart]:
@@ -214,7 +232,7 @@ def _lines(
     tips = [alt.Tooltip("subject:N", title=words("tip.subject"))]
     tips += [alt.Tooltip(f"{name}:Q", title=title) for name, title in zip("xy", titles, strict=True)]
     base = alt.Chart(ROWS)
-    area = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.2)
+    area = _band(base, words("band.possible"))
     point = base.transform_filter("!datum.random").mark_point(filled=True, size=52, opacity=1)
     return alt.layer(
         *([area.encode(x=x, y="low:Q", y2="high:Q", color=colour)] if any("low" in row for row in rows) else []),
@@ -226,6 +244,15 @@ def _lines(
 
 def _dash(field: str, names: list[str]) -> alt.StrokeDash:
     return alt.StrokeDash(field, scale=alt.Scale(domain=names, range=_DASHES), legend=_stroke_legend())
+
+
+def _band(base: alt.Chart, name: str, **mark: str) -> alt.Chart:
+    """The rows with bounds as a pale area, with an entry of its own in the legend."""
+    legend = alt.Legend(title=None, orient="bottom", symbolType="square", symbolFillColor=_GREY, symbolStrokeWidth=0,
+                        symbolOpacity=0.35, symbolSize=160, labelLimit=300)  # fmt: skip
+    opacity = alt.Opacity("band:N", scale=alt.Scale(domain=[name], range=[0.25]), legend=legend)
+    rows = base.transform_filter("isValid(datum.low)").transform_calculate(band=alt.expr.toString(name))
+    return rows.mark_area(**mark).encode(opacity=opacity)
 
 
 def _stroke_legend() -> alt.Legend:
@@ -262,7 +289,7 @@ def random_level(comparison: Comparison, series: Series) -> Series | None:
 
 
 def similarity_charts(comparison: Comparison, language: Language = "en") -> dict[str, Spec]:
-    """Return φ(i, i) over the number of leading directions, one chart per pair; none beyond six pairs (a table)."""
+    """Return φ(i, i) over the number of leading directions, one chart per pair; none beyond three pairs (a table)."""
     words = load_texts(language)
     pairs = similarity_pairs(comparison)
     if len(pairs) > PAIR_LIMIT:
@@ -284,13 +311,12 @@ def _similarity(series: Series, rows: Sequence[dict[str, Any]], words: Texts) ->
     colour = alt.Color("level:N", scale=scale, legend=_stroke_legend())
     x = alt.X("x:Q", title=words("axis.dimensions"), axis=alt.Axis(grid=False, tickMinStep=1))
     share = alt.Scale(domain=[0, 1])
-    y = alt.Y("y:Q", title=words("axis.phi"), scale=share)
+    y, low = alt.Y("y:Q", title=words("axis.phi"), scale=share), alt.Y("low:Q", scale=share)
+    banded = any("low" in row for row in rows)
     tips = [alt.Tooltip(name, title=words(f"tip.{key}")) for name, key in _SIMILARITY_TIPS]
     base = alt.Chart(ROWS)
     chart = alt.layer(
-        base.transform_filter("isValid(datum.low)")
-        .mark_area(opacity=0.2, color=_PAIR_COLOUR)
-        .encode(x=x, y=alt.Y("low:Q", scale=share), y2="high:Q"),
+        *([_band(base, words("band.modules"), color=_PAIR_COLOUR).encode(x=x, y=low, y2="high:Q")] if banded else []),
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=colour, strokeDash=dash, tooltip=tips),
     ).properties(height=180)
     title = words("chart.similarity", first=series.subject, second=other_of(series))

@@ -31,7 +31,7 @@ _SHARES = frozenset({"relative_change", "intruder_energy", "null_intruder_energy
 _REALS = frozenset(
     {"frobenius", "effective_rank", "stable_rank", "rank_90", "rank_95", "rank_99", "amplification"}
 )  # fmt: skip
-_COMPARED_DIMENSIONS = 8
+_COMPARED_DIMENSIONS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,14 @@ class TotalsTable:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """How far two subjects share their leading directions, and what random subspaces would share."""
+    """How far two subjects share their leading directions, and what random subspaces would share.
+
+    ``similarities`` holds φ and its interval at each number of directions in the table's head.
+    """
 
     first: str
     second: str
-    similarity: str
-    interval: str
+    similarities: tuple[tuple[str, str], ...]
     random: str
 
 
@@ -154,6 +156,15 @@ def _right_count(module: ModuleWeights) -> int | None:
 
 _FACTS: dict[str, Callable[[ModuleWeights], str]] = {
     "shape": lambda module: f"{module.shape[0]:,} × {module.shape[1]:,}",
+    "relative_change": lambda module: numbers.percent(module.relative_change),
+    "left": lambda module: numbers.count(_side(module, "count")),
+    "new": lambda module: numbers.count(_new_directions(module)),
+    "rotations": lambda module: numbers.count(_side(module, "rotations")),
+    "null_count": lambda module: numbers.count(module.null_count),
+    "energy": lambda module: numbers.percent(_side(module, "energy")),
+    "null_energy": lambda module: numbers.percent(module.null_energy),
+    "right": lambda module: numbers.count(_right_count(module)),
+    "undecided": lambda module: numbers.count(_side(module, "undecided")),
     "method": lambda module: module.method,
     "adapter_rank": lambda module: numbers.count(module.adapter_rank),
     "numerical_rank": lambda module: numbers.count(module.numerical_rank),
@@ -161,21 +172,12 @@ _FACTS: dict[str, Callable[[ModuleWeights], str]] = {
     "rank_95": lambda module: numbers.count(module.rank_95),
     "rank_99": lambda module: numbers.count(module.rank_99),
     "frobenius": lambda module: numbers.plain(module.frobenius),
-    "relative_change": lambda module: numbers.percent(module.relative_change),
     "spectral_change": lambda module: numbers.percent(module.spectral_change),
     "stable_rank": lambda module: numbers.plain(module.stable_rank, 1),
     "effective_rank": lambda module: numbers.plain(module.effective_rank, 1),
     "amplification": lambda module: numbers.plain(module.amplification, 1),
     "exact_zero_fraction": lambda module: numbers.percent(module.exact_zero_fraction),
     "rounding_floor": lambda module: numbers.plain(module.rounding_floor),
-    "left": lambda module: numbers.count(_side(module, "count")),
-    "new": lambda module: numbers.count(_new_directions(module)),
-    "rotations": lambda module: numbers.count(_side(module, "rotations")),
-    "null_count": lambda module: numbers.count(module.null_count),
-    "right": lambda module: numbers.count(_right_count(module)),
-    "undecided": lambda module: numbers.count(_side(module, "undecided")),
-    "energy": lambda module: numbers.percent(_side(module, "energy")),
-    "null_energy": lambda module: numbers.percent(module.null_energy),
 }
 
 
@@ -196,16 +198,29 @@ def _module_table(subject: str, report: WeightReport) -> ModuleTable:
 
 def _totals(comparison: Comparison, words: Texts) -> TotalsTable | None:
     names = dict.fromkeys(name for report in comparison.weights.values() for name in report.totals)
-    wanted = [name for name in (*_TOTALS, *(each for each in names if each not in _TOTALS)) if name in names]
+    wanted = sorted(names, key=_place_in_totals)  # what the order does not name stays last, as it came
     rows = tuple(
         PrintedRow(
-            words.known(f"total.{name}", name),
+            _total_label(name, words),
             tuple(_total(name, report.totals.get(name)) for report in comparison.weights.values()),
             hint=metric_meaning(name, words),
         )
         for name in wanted
     )
     return TotalsTable(tuple(comparison.weights), rows) if rows else None
+
+
+def _place_in_totals(name: str) -> int:
+    """Totals at a further threshold (``intruder_count@0.3``) stand with the one that they repeat."""
+    quantity = name.partition("@")[0]
+    return _TOTALS.index(quantity) if quantity in _TOTALS else len(_TOTALS)
+
+
+def _total_label(name: str, words: Texts) -> str:
+    quantity, at, epsilon = name.partition("@")
+    if at and f"total.{quantity}@" in words.by_key:
+        return words(f"total.{quantity}@", epsilon=epsilon)
+    return words.known(f"total.{name}", name)
 
 
 def _total(name: str, value: float | None) -> str:
@@ -218,29 +233,39 @@ def _total(name: str, value: float | None) -> str:
 
 
 def pair_rows(comparison: Comparison) -> list[PairRow]:
-    """Return the pairs as a table where they are too many for charts: φ at eight dimensions, most alike first."""
+    """Return the pairs as a table where they are too many for charts: φ at 1, 2, 4 and 8 directions, most alike first.
+
+    Alike is judged at eight; pairs whose curve ends before that come last.
+    """
     pairs = similarity_pairs(comparison)
     if len(pairs) <= PAIR_LIMIT:
         return []
-    found = [(_at(series, _COMPARED_DIMENSIONS), series) for series in pairs]
-    found.sort(key=lambda pair: (pair[0] is None, -(pair[0][0] if pair[0] else 0.0)))
-    return [_pair_row(comparison, series, values) for values, series in found]
+    return [_pair_row(comparison, series) for series in sorted(pairs, key=_dissimilarity)]
 
 
 _Values = tuple[float, float | None, float | None]
 
 
-def _pair_row(comparison: Comparison, series: Series, values: _Values | None) -> PairRow:
+def _dissimilarity(series: Series) -> tuple[bool, float]:
+    """Sort by φ at the last number of directions of the table; pairs that end before it come last."""
+    last = _at(series, _COMPARED_DIMENSIONS[-1])
+    return (last is None, -last[0] if last else 0.0)
+
+
+def _pair_row(comparison: Comparison, series: Series) -> PairRow:
     level = random_level(comparison, series)
-    random = _at(level, _COMPARED_DIMENSIONS) if level else None
-    bounds = [numbers.plain(bound, 2) for bound in (values[1:] if values else ()) if bound is not None]
-    return PairRow(
-        series.subject,
-        other_of(series),
-        numbers.plain(values[0] if values else None, 2),
-        f"{bounds[0]}–{bounds[1]}" if len(bounds) == 2 else "",
-        numbers.plain(random[0] if random else None),
-    )
+    random = [found[0] for i in _COMPARED_DIMENSIONS if (found := _at(level, i) if level else None)]
+    ends = dict.fromkeys(numbers.plain(value) for value in random[:1] + random[-1:])
+    values = tuple(_similarity(_at(series, i)) for i in _COMPARED_DIMENSIONS)
+    return PairRow(series.subject, other_of(series), values, "–".join(ends) or numbers.ABSENT)
+
+
+def _similarity(values: _Values | None) -> tuple[str, str]:
+    if values is None:
+        return numbers.ABSENT, ""
+    value, low, high = values
+    bounds = f"{numbers.plain(low, 2)}–{numbers.plain(high, 2)}" if low is not None and high is not None else ""
+    return numbers.plain(value, 2), bounds
 
 
 def _at(series: Series, x: float) -> _Values | None:

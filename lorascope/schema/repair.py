@@ -14,7 +14,13 @@ RepairControl = Literal["shrink", "neighbour", "random"]
 RepairOutcome = Literal[
     "explains", "no_more", "no_effect", "undecided", "no_intruders", "nothing_forgotten", "not_measured"
 ]
+RepairReason = Literal["few_units", "none_measured", "no_controls", "grew", "weak_lambdas"]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def strength_text(strength: float) -> str:
+    """λ as it is named everywhere: with all of its digits, so that no two read alike; 1.0 is ``1``."""
+    return repr(float(strength) + 0.0).removesuffix(".0")
 
 
 # ``Comparison`` holds these models, so they cannot take its strict base class from there.
@@ -74,6 +80,7 @@ class RepairRow(_Model):
     ``relative_norm`` is ‖ΔW'‖ / ‖ΔW‖ over all scanned modules (Frobenius). ``target`` and ``retention`` are the
     report's two axes, ``others`` what else was measured. A variant that turned none of the flipped answers is
     ``screened_out`` and has no values. ``front``: no other variant is at least as good on both axes and better on one.
+    ``grew``: the repair makes ΔW longer, so that its controls are ΔW stretched, not shrunk.
     """
 
     name: str
@@ -85,6 +92,7 @@ class RepairRow(_Model):
     retention: RepairMetric | None = None
     others: list[RepairMetric] = Field(default_factory=list)
     front: bool = False
+    grew: bool = False
     screened_out: bool = False
     note: str | None = None
 
@@ -93,8 +101,10 @@ class RepairContrast(_Model):
     """Intruder scaling minus one of its controls at the same ‖ΔW'‖, on the same items.
 
     ``p_adjusted`` is that of the repair against all its controls at once (the largest of their p-values for "recovers
-    more"), by Benjamini–Hochberg over all repairs of the scan. ``target_kept``: the 95 % interval excludes a target
-    loss of the metric's margin or more against the control; None where no target was measured.
+    more"), by Benjamini–Hochberg over all repairs of the scan. A neighbour control that is the shrink control in more
+    than half of the modules does not count (``counts``), neither for nor against; its ``p_adjusted`` is None.
+    ``target_kept``: the 95 % interval excludes a target loss of the metric's margin or more against the control; None
+    where no target was measured.
     """
 
     family: Literal["top", "all"]
@@ -104,6 +114,7 @@ class RepairContrast(_Model):
     target: RepairChange | None = None
     target_kept: bool | None = None
     p_adjusted: _Finite | None = None
+    counts: bool = True
 
 
 class RepairVerdict(_Model):
@@ -111,7 +122,9 @@ class RepairVerdict(_Model):
 
     ``forgotten`` is what was lost on the retention axis (adapted against base), ``items`` its number of items.
     ``contrast_margin`` is what counts as more: a fifth of the loss. ``against`` names the control that the intruders
-    do not surpass, ``best`` the repair that the verdict rests on.
+    do not surpass, ``best`` the repair that the verdict rests on. ``lambdas`` are the lowest and the highest λ of the
+    measured repairs, ``missing_controls`` what the best repair (without one: some repair) was not compared with.
+    ``reasons`` say why nothing could be decided, beyond what the intervals show.
     """
 
     outcome: RepairOutcome
@@ -120,6 +133,9 @@ class RepairVerdict(_Model):
     contrast_margin: _Finite | None = None
     against: RepairControl | None = None
     best: str | None = None
+    lambdas: tuple[_Finite, _Finite] | None = None
+    missing_controls: list[RepairControl] = Field(default_factory=list)
+    reasons: list[RepairReason] = Field(default_factory=list)
 
 
 class RepairAdvice(_Model):

@@ -210,10 +210,10 @@ def summarise(modules: Sequence[ModuleWeights], base_norms: Sequence[float], not
 
     ``relative_change`` is √Σ‖ΔW‖² / √Σ‖W0‖² over all these modules, unchanged ones included; ``effective_rank``,
     ``stable_rank`` and the ranks for 90, 95 and 99 % of the energy are means over modules with ΔW ≠ 0,
-    ``amplification`` is their median; ``intruder_energy`` is the share of Σσ² of all judged left vectors that intruders carry.
-    ``saturated_modules`` have nine in ten of the intruders that they can have (as many as vectors are judged, or as an
-    adapter has ranks): their counts can hardly grow, only the energy can. ``intruder_count@ε`` counts at each further ε
-    that was asked for.
+    ``amplification`` is their median; ``intruder_energy`` is the share of Σσ² of all judged left vectors that
+    intruders carry. ``saturated_modules`` have nine in ten of the intruders that they can have (as many as vectors
+    are judged, or as an adapter has ranks): their counts can hardly grow, only the energy can. ``intruder_count@ε``
+    counts at each further ε that was asked for.
     """
     judged = [module.intruders for module in modules if module.intruders is not None]
     right = [report.right for report in judged if report.right is not None]

@@ -29,6 +29,7 @@ from lorascope.workflows.scoring import (
     label_slices,
     primary_metric,
     right,
+    same_outputs,
     score,
     tuned_thresholds,
 )
@@ -223,15 +224,17 @@ def _train_support(task: LoadedTask, labels: Sequence[str]) -> list[int] | None:
 def _paired(
     answers: TaskAnswers, pair: Pair, reference: Sequence[_Block], subject: Sequence[_Block], seed: int
 ) -> Iterator[Measurement]:
-    items = answers.asked[pair.subject].items
+    earlier, later = answers.asked[pair.reference], answers.asked[pair.subject]
     for before, after in zip(reference, subject, strict=True):
         keys = [key for key in after.scored if key in before.scored]
+        unchanged = same_outputs(earlier.subset(after.indices), later.subset(after.indices))
         results = paired_many(
             {key: before.scored[key] for key in keys},
             {key: after.scored[key] for key in keys},
             margins={key: _margin(answers.task, key[2]) for key in keys},
             seed=seed,
-            groups=_groups(answers.task, [items[index] for index in after.indices]),
+            groups=_groups(answers.task, [later.items[index] for index in after.indices]),
+            same_outputs=keys if unchanged else (),
         )
         for key in keys:
             yield _measurement(

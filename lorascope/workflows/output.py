@@ -35,7 +35,7 @@ class OutputFolder:
         :class:`OutputError` unless ``overwrite``, which removes lorascope's own files from it and no others.
         """
         key = content_id(fingerprint)
-        with _naming(path):
+        with naming(path):
             path.mkdir(parents=True, exist_ok=True)
             found = _claimed_by(path)
             resumed = found is not None and found.get("fingerprint") == key
@@ -72,7 +72,7 @@ class OutputFolder:
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> Path:
     """Write beside ``target`` and rename; on failure nothing is left and :class:`OutputError` says what to do."""
-    with _naming(target):
+    with naming(target):
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
         part = Path(name)
@@ -86,10 +86,23 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> Path:
     return target
 
 
+def prove_writable(path: Path) -> None:
+    """Raise :class:`OutputError` for a ``path`` that can be no folder to write to; nothing is left there.
+
+    For the moment before the work begins: what is in the folder already is :meth:`OutputFolder.claim`'s question.
+    """
+    with naming(path):
+        nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise OSError(errno.EEXIST if nearest == path else errno.ENOTDIR, "no folder")
+        Path(tempfile.mkdtemp(prefix=".lorascope-", dir=nearest)).rmdir()
+
+
 _REMEDIES = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again: it resumes"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again: it resumes"),
     errno.EROFS: ("the file system is read-only", "choose another folder with --out"),
+    errno.EPERM: ("the folder may not be written to", "choose another folder with --out"),
     errno.EACCES: ("the folder may not be written to", "choose another folder with --out"),
     errno.ENOTDIR: ("a part of this path is a file", "choose another folder with --out"),
     errno.EEXIST: ("this path is a file", "choose another folder with --out"),
@@ -97,13 +110,13 @@ _REMEDIES = {
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into messages with a remedy."""
     try:
         yield
     except OSError as error:
         known = _REMEDIES.get(error.errno or 0)
-        problem, remedy = known or (f"the output cannot be written: {error}", "choose another folder with --out")
+        problem, remedy = known or (f"the output cannot be written: {error.strerror or error}", "choose another folder with --out")
         raise OutputError(problem, where=str(path), remedy=remedy) from error
 
 

@@ -41,9 +41,12 @@ def load_result(path: Path) -> Comparison:
     Raises :class:`DataError` (exit 2) for what is no result, :class:`EvaluationError` (exit 3) for another schema
     version.
     """
-    remedy = "give the result.json that lorascope compare wrote"
+    remedy = "give the result.json that lorascope compare, weights or repair --scan wrote"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except IsADirectoryError as error:
+        inside = f": {path / RESULT}" if (path / RESULT).is_file() else ""
+        raise DataError("a result is a file, this is a folder", where=str(path), remedy=remedy + inside) from error
     except OSError as error:
         raise DataError(f"the result cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
     except ValueError as error:
@@ -55,15 +58,26 @@ def load_result(path: Path) -> Comparison:
             where=str(path),
             remedy="make it again with this release, or read it with the release that made it",
         )
+    lacking = _lacking(raw)
+    if lacking:
+        problem = f"this is no lorascope result: it lacks {', '.join(lacking[:3])}"
+        raise DataError(problem, where=str(path), remedy=remedy)
     try:
         comparison = Comparison.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{place or 'the document'}: {first['msg']}", where=str(path), remedy=remedy) from error
+        problem = f"the result is damaged: {first['msg']}"
+        raise DataError(problem, where=f"{path}, {place}", remedy=remedy) from error
     if [info.role for info in comparison.checkpoints].count("base") != 1 or not comparison.subjects:
         raise DataError("the result does not hold one base and its adapted checkpoints", where=str(path), remedy=remedy)
     return comparison
+
+
+def _lacking(raw: object) -> list[str]:
+    """Fields that every result has and this document has not."""
+    known = raw if isinstance(raw, dict) else {}
+    return [name for name, field in Comparison.model_fields.items() if field.is_required() and name not in known]
 
 
 def load_samples(result: Path) -> pyarrow.Table | None:

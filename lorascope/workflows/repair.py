@@ -31,6 +31,7 @@ from lorascope.checkpoints.saving import (
     write_record,
 )
 from lorascope.errors import EvaluationError, UsageError
+from lorascope.schema.repair import strength_text
 from lorascope.version import __version__
 from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
 from lorascope.weights.repair import (
@@ -188,7 +189,8 @@ def _intruders(plan: Repair, watch: Watch) -> dict[str, JudgedTriplets]:
             report(done, len(plan.modules))
     if not found:
         raise EvaluationError(
-            f"no matrix has an intruder dimension among its {options.k} leading vectors (ε = {options.epsilon:g})",
+            f"no matrix has an intruder dimension among its {options.k} leading vectors "
+            f"(ε = {strength_text(options.epsilon)})",
             where=str(plan.changes.subject.path),
             remedy="there is nothing of this kind to scale; judge more vectors with --k, or use --strength",
         )
@@ -328,11 +330,12 @@ def _kept(changes: Changes) -> list[str]:
 def _sentence(plan: Repair) -> str:
     options = plan.options
     if options.intruders is None:
-        what = f"ΔW of {len(plan.modules)} linear modules multiplied by {options.strength:g}"
+        assert options.strength is not None
+        what = f"ΔW of {len(plan.modules)} linear modules multiplied by {strength_text(options.strength)}"
     else:
         which = "the highest-ranked intruder dimension" if options.which == "top" else "all intruder dimensions"
         what = (
-            f"{which} of {len(plan.found)} of {len(plan.modules)} linear modules scaled by {options.intruders:g} "
-            f"(k = {options.k}, ε = {options.epsilon:g})"
+            f"{which} of {len(plan.found)} of {len(plan.modules)} linear modules scaled by "
+            f"{strength_text(options.intruders)} (k = {options.k}, ε = {strength_text(options.epsilon)})"
         )
     return f"Repaired with lorascope {__version__}: {what}. Details are in lorascope_repair.json."

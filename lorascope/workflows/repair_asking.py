@@ -12,7 +12,7 @@ from lorascope.engines.overriding import OverridingEngine, overridden
 from lorascope.errors import DataError, EvaluationError
 from lorascope.report import numbers
 from lorascope.workflows.measuring import TaskAnswers
-from lorascope.workflows.repair_scoring import flipped
+from lorascope.workflows.repair_scoring import flipped, knows_right, retention_pool
 from lorascope.workflows.repair_variants import ScannedChanges, Variant
 from lorascope.workflows.scoring import Asked, right
 from lorascope.workflows.watch import Progress, Watch
@@ -89,7 +89,7 @@ class Asking:
         """The variants that are worth all items: those of a block in which any turns a flipped item."""
         places = {name: flipped(answers, self.base, self.original.name) for name, answers in self.tasks.items()}
         count = sum(len(found) for found in places.values())
-        if count < FEWEST_FLIPS:
+        if count < FEWEST_FLIPS or not self._shows_retention(places):
             return list(variants)
         self.flipped_items = count
         worth: set[tuple[str, float]] = set()
@@ -100,6 +100,17 @@ class Asking:
                     worth.add(variant.block)
         self.dropped = {each.name for each in variants if each.block not in worth and each.name not in self.failed}
         return [each for each in variants if each.block in worth and each.name not in self.failed]
+
+    def _shows_retention(self, places: _Places) -> bool:
+        """Whether the flipped items tell of retention, where that is measured.
+
+        A variant that turns none of them is taken to do nothing. Flips of the target alone cannot say so, nor can a
+        retention task without right and wrong.
+        """
+        pool = retention_pool(list(self.tasks.values()), self.original.name)
+        if not all(knows_right(each, name) for each in pool for name in (self.base, self.original.name)):
+            return False
+        return not pool or sum(len(places[each.task.spec.name]) for each in pool) >= FEWEST_FLIPS
 
     def _turns(self, said: Mapping[str, Asked], places: _Places) -> bool:
         """Whether any of these items is right where the adapted checkpoint is wrong, or the other way round."""

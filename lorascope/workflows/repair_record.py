@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.checkpoints.saving import RECORD
 from lorascope.weights.deltas import FactoredDelta, WeightDelta
-from lorascope.weights.repair import frobenius
+from lorascope.weights.repair import LONGER, frobenius
 
 
 def module_row(
@@ -37,7 +37,10 @@ def module_row(
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over all modules: norms as √Σ‖·‖²_F, the truncation error likewise, the rounding error at its largest."""
+    """Sums over all modules: norms as √Σ‖·‖²_F, the truncation error likewise, the rounding error at its largest.
+
+    ``lengthened_modules`` counts those whose ΔW the repair made longer.
+    """
     after = _norm(row["frobenius_after"] for row in rows)
     # An error is relative to ΔW' before the cut, whose square is that of ΔW' after it over 1 − error².
     cut = [(row["frobenius_after"], row["truncation_error"]) for row in rows if row["truncation_error"]]
@@ -47,6 +50,7 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "scaled_intruders": sum(len(row["intruders"]) for row in rows),
         "frobenius_before": _norm(row["frobenius_before"] for row in rows),
         "frobenius_after": after,
+        "lengthened_modules": sum(row["frobenius_after"] > LONGER * row["frobenius_before"] for row in rows),
         "truncation_error": lost / math.hypot(after, lost) if lost else 0.0,
         "largest_rounding_error": max(
             (row["rounding_error"] for row in rows if row["rounding_error"] is not None), default=None

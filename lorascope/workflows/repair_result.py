@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 
 from lorascope.checkpoints.changes import AdapterChanges, Changes
-from lorascope.report.repair_section import verdict_text, verdict_title
+from lorascope.engines.base import Subject as Asker
+from lorascope.engines.transformers_engine import tokenizer_hash
+from lorascope.report.repair_words import verdict_text, verdict_title
 from lorascope.report.texts import load_texts
 from lorascope.schema.comparison import CheckpointInfo, Finding, Missing, Series, TaskInfo
 from lorascope.schema.repair import RepairReport
@@ -22,7 +24,12 @@ def has_only_factors(changes: Changes) -> bool:
     return set(changes.subject.tensors.specs) == factors
 
 
-def notes_on(scanned: ScannedChanges) -> list[str]:
+def same_tokenizer(one: Asker, other: Asker) -> bool:
+    """Whether two checkpoints are asked with the very same tokenizer files, chat template included."""
+    return tokenizer_hash(one.tokenizer_path) == tokenizer_hash(other.tokenizer_path)
+
+
+def notes_on(scanned: ScannedChanges, tokenizers_differ: bool) -> list[str]:
     """What stays as it is in every variant, and what was left out."""
     changes, notes = scanned.changes, []
     if isinstance(changes, AdapterChanges) and (
@@ -41,6 +48,18 @@ def notes_on(scanned: ScannedChanges) -> list[str]:
         notes.append(
             f"{changes.config.method} has no factors to scale: its variants run merged, rounded to the type that the "
             "model is computed in."
+        )
+    if tokenizers_differ:
+        notes.append(
+            "The adapted checkpoint has tokenizer files other than the base's: every variant is asked with them, "
+            "strength 0 included."
+        )
+    longer = {module.name for module in scanned.modules if module.lengthened}
+    if longer:
+        notes.append(
+            f"In {len(longer)} of {len(scanned.modules)} modules some repair makes ΔW longer: the intruders there are "
+            "rotations that hold part of the base. A control of the same size then stretches ΔW instead of shrinking "
+            "it, so a repair after which ΔW as a whole is longer is not held to explain anything."
         )
     if scanned.one_each and scanned.intruders("top"):
         notes.append("No matrix has more than one intruder dimension: the families top and all are the same.")

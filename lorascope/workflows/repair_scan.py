@@ -16,13 +16,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from lorascope.checkpoints.saving import RECORD
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.cache import AnswerCache
 from lorascope.engines.loading import resolve_device
 from lorascope.engines.overriding import OverridingEngine
 from lorascope.engines.transformers_engine import tokenizer_hash
-from lorascope.errors import EvaluationError, UsageError
+from lorascope.errors import EvaluationError, OutputError, UsageError
 from lorascope.schema.comparison import Comparison, Provenance
 from lorascope.schema.repair import (
     RepairAdvice,
@@ -32,6 +33,7 @@ from lorascope.schema.repair import (
     RepairReport,
     RepairRow,
     RepairVerdict,
+    strength_text,
 )
 from lorascope.version import __version__
 from lorascope.workflows import findings
@@ -46,12 +48,22 @@ from lorascope.workflows.repair_result import (
     has_only_factors,
     notes_on,
     pareto_series,
+    same_tokenizer,
     task_info,
     what_is_missing,
 )
 from lorascope.workflows.repair_scoring import Boards, make_boards, paired_metrics
 from lorascope.workflows.repair_variants import ScannedChanges, Variant
-from lorascope.workflows.repair_verdict import RELEVANT_SHARE, choose, contrast, judge_repairs, lost_on, with_front
+from lorascope.workflows.repair_verdict import (
+    RELEVANT_SHARE,
+    choose,
+    contrast,
+    judge_repairs,
+    lost_on,
+    trials_of,
+    units_of,
+    with_front,
+)
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import Questions, load_tasks
 from lorascope.workflows.watch import Silent, Watch
@@ -103,6 +115,7 @@ class _Scan:
     timings: dict[str, float] = field(default_factory=dict)
     device: str = "none"
     notes: list[str] = field(default_factory=list)
+    tokenizers_differ: bool = False
 
     @property
     def base(self) -> str:
@@ -155,9 +168,9 @@ def _prepare(options: ScanOptions, watch: Watch) -> _Scan:
     tasks = [replace(task, train_items=(), tuning_items=()) for task in asked.tasks]
     if not tasks:
         raise UsageError("there is nothing to ask", remedy="give --data or --suite, or leave the probe on")
-    folder = OutputFolder.claim(
-        options.out or _default_folder(opened), _fingerprint(options, opened, tasks), overwrite=options.overwrite
-    )
+    out = options.out or _default_folder(opened)
+    _is_no_checkpoint(out)
+    folder = OutputFolder.claim(out, _fingerprint(options, opened, tasks), overwrite=options.overwrite)
     if folder.resumed:
         watch.say(f"Resuming in {folder.path}: answers already given are kept")
     subject = opened.subjects[0]
@@ -181,6 +194,16 @@ def _prepare(options: ScanOptions, watch: Watch) -> _Scan:
     run = _Scan(options, opened, tasks, asked.suite_hash, folder, watch, changes, variants)
     run.timings["intruders"] = perf_counter() - started
     return run
+
+
+def _is_no_checkpoint(out: Path) -> None:
+    """A scan's files beside a repaired checkpoint would be taken for its parts, and keep it from being replaced."""
+    if (out / RECORD).exists():
+        raise OutputError(
+            "the folder holds a repaired checkpoint, and a scan writes a report",
+            where=str(out),
+            remedy="choose another folder with --out",
+        )
 
 
 def _default_folder(opened: Opened) -> Path:
@@ -226,6 +249,7 @@ def _ask(run: _Scan) -> None:
         seconds, asked = perf_counter() - started, len(cache) - before
         run.timings["answers:checkpoints"] = seconds
         started = perf_counter()
+        run.tokenizers_differ = not same_tokenizer(*known[:2])
         run.asking = Asking(
             engine=engine,
             original=known[1],
@@ -234,7 +258,7 @@ def _ask(run: _Scan) -> None:
             variants=run.variants,
             tasks=_copies(run.behaviour, known[1]),
             pace=seconds / asked if asked >= _ENOUGH_FOR_A_PACE else None,
-            base_is_strength_0=has_only_factors(run.opened.subjects[0].changes),
+            base_is_strength_0=has_only_factors(run.opened.subjects[0].changes) and not run.tokenizers_differ,
             watch=run.watch,
             settings={"k": options.k, "epsilon": options.epsilon},
         )
@@ -278,22 +302,27 @@ def _evaluate(run: _Scan) -> RepairReport:
         contrasts=contrasts,
         verdict=verdict,
         advice=_advice(run, choose(rows)),
-        notes=notes_on(run.changes),
+        notes=notes_on(run.changes, run.tokenizers_differ),
     )
 
 
 def _judge(
     run: _Scan, boards: Boards, retained: Mapping[str, RepairMetric]
 ) -> tuple[list[RepairContrast], RepairVerdict]:
-    kept, intruders = boards.retention, run.changes.intruders("all")
+    assert run.asking is not None
+    intruders = run.changes.intruders("all")
+    kept, trials = boards.retention, trials_of(run.variants, run.changes, run.asking.dropped)
     if kept is None:
-        return [], judge_repairs(None, None, [], {}, intruders=intruders, margin=None)
+        return [], judge_repairs(None, None, [], {}, trials, intruders=intruders, margin=None, units=0)
     changes = {name: metric.change for name, metric in retained.items() if metric.change is not None}
     forgotten = changes.get(run.base)
     lost = lost_on(kept.axis, forgotten)
     margin = RELEVANT_SHARE * lost if lost is not None else None
-    contrasts = contrast(kept, boards.target, run.variants, margin=margin, seed=run.seed)
-    return contrasts, judge_repairs(kept.axis, forgotten, contrasts, changes, intruders=intruders, margin=margin)
+    contrasts = contrast(kept, boards.target, trials, margin=margin, seed=run.seed)
+    units = units_of(kept, forgotten.n if forgotten is not None else 0)
+    return contrasts, judge_repairs(
+        kept.axis, forgotten, contrasts, changes, trials, intruders=intruders, margin=margin, units=units
+    )
 
 
 def _row(run: _Scan, variant: Variant, metrics: Sequence[Mapping[str, RepairMetric]]) -> RepairRow:
@@ -308,6 +337,7 @@ def _row(run: _Scan, variant: Variant, metrics: Sequence[Mapping[str, RepairMetr
         target=target,
         retention=retention,
         others=[each for each in others if each is not None],
+        grew=run.changes.grew(variant),
         screened_out=variant.name in run.asking.dropped,
         note=run.asking.failed.get(variant.name) or run.changes.note(variant),
     )
@@ -320,11 +350,12 @@ def _advice(run: _Scan, chosen: RepairRow | None) -> RepairAdvice | None:
     options = run.options
     command = ["lorascope", "repair", options.base, options.adapted]
     if chosen.family == "strength":
-        command += ["--strength", f"{chosen.strength:g}"]
+        command += ["--strength", strength_text(chosen.strength)]
     else:
-        command += ["--intruders", f"{chosen.strength:g}", "--which", chosen.family]
+        command += ["--intruders", strength_text(chosen.strength), "--which", chosen.family]
         command += ["--k", str(options.k)] if options.k != _USUAL_K else []
-        command += ["--epsilon", f"{options.epsilon:g}"] if options.epsilon != _USUAL_EPSILON else []
+        command += ["--epsilon", strength_text(options.epsilon)] if options.epsilon != _USUAL_EPSILON else []
+    command += ["--allow-pickle"] if options.allow_pickle else []
     return RepairAdvice(name=chosen.name, command=[*command, "--out", f"{_file_name(run.adapted)}-repaired"])
 
 

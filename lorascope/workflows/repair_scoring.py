@@ -52,7 +52,7 @@ def make_boards(answers: Sequence[TaskAnswers], base: str, adapted: str) -> Boar
     asked = [each for each in answers if adapted in each.asked]
     targets = [each for each in asked if each.task.spec.role == "target"]
     kept = [each for each in asked if each.task.spec.role == "retention"]
-    pool = _pool(kept)
+    pool = retention_pool(asked, adapted)
     pooled = {each.task.spec.name for each in pool}
     rest = [*targets[1:], *(each for each in kept if each.task.spec.name not in pooled)]
     return Boards(
@@ -110,6 +110,16 @@ def flipped(answers: TaskAnswers, base: str, adapted: str) -> list[int]:
     if before is None or after is None:
         return []
     return [place for place, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]
+
+
+def retention_pool(answers: Sequence[TaskAnswers], adapted: str) -> list[TaskAnswers]:
+    """The tasks whose items are the retention axis: those of the first retention task's kind and primary metric."""
+    return _pool([each for each in answers if adapted in each.asked and each.task.spec.role == "retention"])
+
+
+def knows_right(answers: TaskAnswers, name: str) -> bool:
+    """Whether the task tells right from wrong in what this checkpoint answered."""
+    return name in answers.asked and right(answers.task, answers.asked[name]) is not None
 
 
 def _pool(tasks: Sequence[TaskAnswers]) -> list[TaskAnswers]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from lorascope.checkpoints.changes import Changes
 from lorascope.engines.overriding import NewFactors, NewWeight, Override
-from lorascope.schema.repair import RepairControl, RepairFamily
+from lorascope.schema.repair import RepairControl, RepairFamily, strength_text
 from lorascope.weights.deltas import FactoredDelta, WeightDelta
 from lorascope.weights.repair import (
+    LONGER,
     frobenius,
     remove_random,
     scale_intruders,
@@ -39,7 +40,7 @@ class Variant:
     @property
     def name(self) -> str:
         """``strength 0.5``, ``top 0.3``, ``all 0.3, shrink``."""
-        return f"{self.family} {self.strength:g}" + (f", {self.control}" if self.control else "")
+        return f"{self.family} {strength_text(self.strength)}" + (f", {self.control}" if self.control else "")
 
     @property
     def block(self) -> tuple[str, float]:
@@ -56,6 +57,11 @@ class ScannedModule:
     found: dict[RepairFamily, JudgedTriplets] = field(default_factory=dict)
     norms: dict[tuple[RepairFamily, float], float] = field(default_factory=dict)
     alone: frozenset[tuple[RepairFamily, float]] = frozenset()
+
+    @property
+    def lengthened(self) -> bool:
+        """Whether some repair makes this module's ΔW longer."""
+        return any(norm > LONGER * self.norm for norm in self.norms.values())
 
 
 class ScannedChanges:
@@ -123,15 +129,46 @@ class ScannedChanges:
         norms = [module.norms.get((variant.family, variant.strength), module.norm) for module in self.modules]
         return math.sqrt(sum(norm**2 for norm in norms)) / total
 
+    def grew(self, variant: Variant) -> bool:
+        """Whether intruder scaling makes ΔW longer over all modules, so that a control at its norm stretches ΔW."""
+        return variant.family != "strength" and self.relative_norm(variant) > LONGER
+
+    def neighbours_count(self, variant: Variant) -> bool:
+        """Whether the neighbour control is one: at least half of the modules have neighbours that fit the norm."""
+        carriers, alone = self._without_neighbours(variant)
+        return 2 * alone <= carriers
+
     def note(self, variant: Variant) -> str | None:
         """What a reader of this variant has to know."""
-        if variant.control != "neighbour":
+        if variant.family == "strength":
             return None
+        return "; ".join([*self._growth(variant), *self._lack_of_neighbours(variant)]) or None
+
+    def _growth(self, variant: Variant) -> Iterator[str]:
+        place = variant.family, variant.strength
+        longer = sum(module.norms[place] > LONGER * module.norm for module in self.modules if place in module.norms)
+        if not longer:
+            return
+        where = f"{longer} of {self._without_neighbours(variant)[0]} modules"
+        if variant.control is None:
+            whole = "ΔW as a whole grew" if self.grew(variant) else "ΔW as a whole did not"
+            yield f"ΔW grew in {where}: the intruders there are rotations that hold part of the base; {whole}"
+        else:
+            yield f"in {where} this control stretches ΔW, as the repair does"
+
+    def _lack_of_neighbours(self, variant: Variant) -> Iterator[str]:
+        carriers, alone = self._without_neighbours(variant)
+        if variant.control is None and alone == carriers:
+            yield "no module has a neighbour that fits this norm: there is no neighbour control"
+        if variant.control == "neighbour" and alone:
+            yield f"{alone} of {carriers} modules have no neighbour that fits this norm: ΔW is shrunk there instead"
+            if not self.neighbours_count(variant):
+                yield "that is more than half, so this control does not count"
+
+    def _without_neighbours(self, variant: Variant) -> tuple[int, int]:
+        """Modules that the family scales, and those of them in which no neighbour fits the repair's norm."""
         carriers = [module for module in self.modules if variant.family in module.found]
-        alone = sum((variant.family, variant.strength) in module.alone for module in carriers)
-        if not alone:
-            return None
-        return f"{alone} of {len(carriers)} modules have no neighbour that fits this norm: ΔW is shrunk there instead"
+        return len(carriers), sum((variant.family, variant.strength) in module.alone for module in carriers)
 
     def overrides(self, variant: Variant) -> Iterator[Override]:
         """The modules whose ΔW' differs from ΔW, as an engine takes them."""

@@ -7,9 +7,9 @@ the repairs of a scan, Benjamini–Hochberg.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lorascope.measures.significance import benjamini_hochberg
 from lorascope.schema.repair import (
@@ -18,17 +18,49 @@ from lorascope.schema.repair import (
     RepairContrast,
     RepairControl,
     RepairMetric,
-    RepairOutcome,
     RepairRow,
     RepairVerdict,
 )
 from lorascope.workflows.repair_scoring import Board, change_of, differences
-from lorascope.workflows.repair_variants import CONTROLS, Variant
+from lorascope.workflows.repair_variants import CONTROLS, ScannedChanges, Variant
 
 RELEVANT_SHARE = 0.2
 """What a repair has to recover beyond a control to count as more: this share of what was forgotten."""
+FEWEST_UNITS = 20
+"""With fewer retention items, or groups of them, percentile intervals are too short to decide anything by."""
+STRONG_LAMBDA = 0.5
+"""That intruders do no more than a control can only be seen where they were scaled by this or less."""
 _SIGNIFICANT = 0.05
 _Place = tuple[Literal["top", "all"], float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One repair of a scan and what became of it.
+
+    ``grew``: it makes ΔW longer, so its controls are ΔW stretched. ``neighbours_count`` is False where the neighbour
+    control cannot be made in more than half of the modules.
+    """
+
+    family: Literal["top", "all"]
+    strength: float
+    screened_out: bool = False
+    grew: bool = False
+    neighbours_count: bool = True
+
+    @property
+    def name(self) -> str:
+        """The repair's name."""
+        return Variant(self.family, self.strength).name
+
+    @property
+    def required(self) -> list[RepairControl]:
+        """The controls that it has to surpass: all that can be made."""
+        return [control for control in CONTROLS if control != "neighbour" or self.neighbours_count]
+
+    def name_of(self, control: RepairControl) -> str:
+        """The name of one of its controls."""
+        return Variant(self.family, self.strength, control).name
 
 
 @dataclass(frozen=True)
@@ -56,36 +88,60 @@ def lost_on(axis: RepairAxis, base_minus_adapted: RepairChange | None) -> float 
     return lost.value if lost.low is not None and lost.low > 0 else None
 
 
+def trials_of(variants: Iterable[Variant], changes: ScannedChanges, screened_out: Container[str]) -> list[Trial]:
+    """Every repair among the variants, with what bears on its comparisons."""
+    return [
+        Trial(
+            each.family,
+            each.strength,
+            screened_out=each.name in screened_out,
+            grew=changes.grew(each),
+            neighbours_count=changes.neighbours_count(each),
+        )
+        for each in variants
+        if each.family != "strength" and each.control is None
+    ]
+
+
 def contrast(
-    retention: Board, target: Board | None, variants: Sequence[Variant], *, margin: float | None, seed: int
+    retention: Board, target: Board | None, trials: Sequence[Trial], *, margin: float | None, seed: int
 ) -> list[RepairContrast]:
     """Every measured repair against each of its measured controls. ``margin`` is what counts as more retention."""
-    repairs = [each for each in variants if each.family != "strength" and each.control is None]
-    controls = [Variant(each.family, each.strength, name) for each in repairs for name in CONTROLS]
+    planned = [(each, control) for each in trials for control in CONTROLS]
     pairs = {
-        each.name: (Variant(each.family, each.strength).name, each.name)
-        for each in controls
-        if each.name in retention.scores and Variant(each.family, each.strength).name in retention.scores
+        each.name_of(control): (each.name, each.name_of(control))
+        for each, control in planned
+        if each.name_of(control) in retention.scores and each.name in retention.scores
     }
     kept = differences(retention, pairs, margin, seed=seed)
     on_target = differences(target, pairs, target.margin, seed=seed) if target is not None else {}
     found = []
-    for each in controls:
-        more = change_of(kept.get(each.name))
-        if more is None or each.control is None or each.family == "strength":
+    for each, control in planned:
+        name = each.name_of(control)
+        more = change_of(kept.get(name))
+        if more is None:
             continue
-        lost = change_of(on_target.get(each.name))
+        lost = change_of(on_target.get(name))
         found.append(
             RepairContrast(
                 family=each.family,
                 strength=each.strength,
-                control=each.control,
+                control=control,
                 retention=more,
                 target=lost,
                 target_kept=None if target is None else _is_kept(target.axis, lost),
+                counts=control in each.required,
             )
         )
     return _adjusted(retention.axis, found)
+
+
+def units_of(board: Board, items: int) -> int:
+    """How many independent units the items are: their groups, an item without one being its own."""
+    if board.groups is None:
+        return items
+    groups = {name for name in board.groups if name is not None}
+    return min(items, len(groups) + sum(name is None for name in board.groups))
 
 
 def judge_repairs(
@@ -93,49 +149,100 @@ def judge_repairs(
     forgotten: RepairChange | None,
     contrasts: Sequence[RepairContrast],
     recovered: Mapping[str, RepairChange],
+    trials: Sequence[Trial],
     *,
     intruders: int,
     margin: float | None,
+    units: int,
 ) -> RepairVerdict:
     """Whether scaling intruders recovers more than its controls do.
 
-    *explains*: some repair recovers significantly more than the adapted checkpoint has and, adjusted, than each of its
-    controls, by ``margin`` or more (:data:`RELEVANT_SHARE` of the loss), with no target loss of the target's margin.
-    *no_more*: some control is such that no repair recovers ``margin`` more than it does: the upper ends of all
-    intervals lie below. *undecided* otherwise; *no_effect* where no repair turned any flipped answer.
+    *explains*: some repair that does not lengthen ΔW recovers significantly more than the adapted checkpoint has and,
+    adjusted, than each of its controls, none of which is missing, by ``margin`` or more (:data:`RELEVANT_SHARE` of the
+    loss), with no target loss of the target's margin. *no_more*: some control was compared with every measured repair,
+    and no repair recovers ``margin`` more than it does: the upper ends of all intervals lie below; in each measured
+    family some λ is 0.5 or less. *no_effect*: the first pass dropped every repair, as it turned no flipped answer.
+    *undecided* otherwise, and always with fewer than :data:`FEWEST_UNITS` units, whose intervals are too short.
 
-    ``forgotten`` is base minus adapted on the axis, ``recovered`` the repairs' changes against the adapted checkpoint.
+    ``forgotten`` is base minus adapted on the axis, ``recovered`` the variants' changes against the adapted checkpoint.
     """
-    items = forgotten.n if forgotten is not None else 0
-
-    def said(outcome: RepairOutcome, best: str | None = None, against: RepairControl | None = None) -> RepairVerdict:
-        return RepairVerdict(
-            outcome=outcome, items=items, forgotten=forgotten, contrast_margin=margin, best=best, against=against
-        )
-
+    said = RepairVerdict(
+        outcome="not_measured",
+        items=forgotten.n if forgotten is not None else 0,
+        forgotten=forgotten,
+        contrast_margin=margin,
+    )
     if axis is None or forgotten is None:
-        return said("not_measured")
+        return said
     if intruders == 0:
-        return said("no_intruders")
+        return said.model_copy(update={"outcome": "no_intruders"})
+    if units < FEWEST_UNITS:
+        return said.model_copy(update={"outcome": "undecided", "reasons": ["few_units"], "contrast_margin": None})
     if margin is None or lost_on(axis, forgotten) is None:
-        return said("nothing_forgotten")
-    by_repair = _by_repair(contrasts)
-    if not by_repair:
-        return said("no_effect")
-    smallest = {place: min(gain(axis, each.retention).value for each in found) for place, found in by_repair.items()}
+        return said.model_copy(update={"outcome": "nothing_forgotten"})
+    if trials and all(each.screened_out for each in trials):
+        return said.model_copy(update={"outcome": "no_effect", "lambdas": _span(trials)})
+    measured = [each for each in trials if each.name in recovered]
+    return said.model_copy(update=_compared(axis, contrasts, recovered, measured, margin))
+
+
+def _compared(
+    axis: RepairAxis,
+    contrasts: Sequence[RepairContrast],
+    recovered: Mapping[str, RepairChange],
+    measured: Sequence[Trial],
+    margin: float,
+) -> dict[str, Any]:
+    """What the comparisons of the measured repairs with their controls come to, as fields of the verdict."""
+    found: dict[str, list[RepairContrast]] = {each.name: [] for each in measured}
+    for each in contrasts:
+        name = Variant(each.family, each.strength).name
+        if each.counts and name in found:
+            found[name].append(each)
+    compared = [each for each in measured if found[each.name]]
+    missing = {each.name: _missing(each, found[each.name]) for each in measured}
+    said: dict[str, Any] = {"outcome": "undecided", "lambdas": _span(measured)}
+    if not compared:
+        named = [control for control in CONTROLS if any(control in each for each in missing.values())]
+        return said | {"missing_controls": named, "reasons": ["no_controls" if measured else "none_measured"]}
     explaining = [
-        place
-        for place, found in by_repair.items()
-        if _explains(axis, found, recovered.get(Variant(*place).name), margin)
+        each
+        for each in compared
+        if not each.grew and not missing[each.name] and _explains(axis, found[each.name], recovered[each.name], margin)
     ]
-    best = Variant(*max(explaining or smallest, key=smallest.__getitem__)).name
+    smallest = {each.name: min(gain(axis, one.retention).value for one in found[each.name]) for each in compared}
+    best = max(explaining or compared, key=lambda each: smallest[each.name])
+    said |= {"best": best.name, "missing_controls": missing[best.name]}
     if explaining:
-        return said("explains", best)
+        return said | {"outcome": "explains"}
+    weak = {each.family for each in measured} - {each.family for each in measured if each.strength <= STRONG_LAMBDA}
+    against = None if weak else _unsurpassed(axis, found, margin)
+    if against is not None:
+        return said | {"outcome": "no_more", "against": against}
+    return said | {"reasons": [*(["grew"] if best.grew else []), *(["weak_lambdas"] if weak else [])]}
+
+
+def _unsurpassed(
+    axis: RepairAxis, found: Mapping[str, Sequence[RepairContrast]], margin: float
+) -> RepairControl | None:
+    """The first control that every measured repair was compared with and that none surpasses by ``margin``."""
     for control in CONTROLS:
-        against = [each.retention for each in contrasts if each.control == control]
-        if against and all(_below(gain(axis, change).high, margin) for change in against):
-            return said("no_more", best, control)
-    return said("undecided", best)
+        highest = [
+            [gain(axis, each.retention).high for each in those if each.control == control] for those in found.values()
+        ]
+        if all(ends and all(_below(end, margin) for end in ends) for ends in highest):
+            return control
+    return None
+
+
+def _missing(trial: Trial, found: Sequence[RepairContrast]) -> list[RepairControl]:
+    known = {each.control for each in found}
+    return [control for control in trial.required if control not in known]
+
+
+def _span(trials: Sequence[Trial]) -> tuple[float, float] | None:
+    strengths = [each.strength for each in trials]
+    return (min(strengths), max(strengths)) if strengths else None
 
 
 def with_front(rows: Sequence[RepairRow]) -> list[RepairRow]:
@@ -162,6 +269,8 @@ def choose(rows: Sequence[RepairRow]) -> RepairRow | None:
 def _worth_it(row: RepairRow) -> bool:
     if row.retention is None or row.retention.change is None or row.target is None:
         return False
+    if row.retention.change.n < FEWEST_UNITS:
+        return False
     low = gain(row.retention.axis, row.retention.change).low
     return low is not None and low > 0 and bool(_is_kept(row.target.axis, row.target.change))
 
@@ -175,10 +284,16 @@ def _is_kept(axis: RepairAxis, change: RepairChange | None) -> bool | None:
 
 
 def _adjusted(axis: RepairAxis, contrasts: Sequence[RepairContrast]) -> list[RepairContrast]:
-    by_repair = _by_repair(contrasts)
+    by_repair: dict[_Place, list[RepairContrast]] = {}
+    for each in contrasts:
+        if each.counts:
+            by_repair.setdefault((each.family, each.strength), []).append(each)
     largest = [max(_p_of_more(axis, each.retention) for each in found) for found in by_repair.values()]
     adjusted = dict(zip(by_repair, benjamini_hochberg(largest), strict=True))
-    return [each.model_copy(update={"p_adjusted": adjusted[each.family, each.strength]}) for each in contrasts]
+    return [
+        each.model_copy(update={"p_adjusted": adjusted[each.family, each.strength]}) if each.counts else each
+        for each in contrasts
+    ]
 
 
 def _p_of_more(axis: RepairAxis, change: RepairChange) -> float:
@@ -186,17 +301,8 @@ def _p_of_more(axis: RepairAxis, change: RepairChange) -> float:
     return change.p_value if change.p_value is not None and gain(axis, change).value > 0 else 1.0
 
 
-def _by_repair(contrasts: Iterable[RepairContrast]) -> dict[_Place, list[RepairContrast]]:
-    found: dict[_Place, list[RepairContrast]] = {}
-    for each in contrasts:
-        found.setdefault((each.family, each.strength), []).append(each)
-    return found
-
-
-def _explains(
-    axis: RepairAxis, contrasts: Sequence[RepairContrast], recovered: RepairChange | None, margin: float
-) -> bool:
-    if recovered is None or not _above(gain(axis, recovered).low, 0.0):
+def _explains(axis: RepairAxis, contrasts: Sequence[RepairContrast], recovered: RepairChange, margin: float) -> bool:
+    if not _above(gain(axis, recovered).low, 0.0):
         return False
     return all(
         each.p_adjusted is not None

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorascope.checkpoints.locate import checkpoint_kind
+from lorascope.checkpoints.opening import split_name
 from lorascope.errors import UsageError
 
 _STATE = "trainer_state.json"
@@ -36,18 +38,39 @@ def run_step(checkpoint: Path) -> RunStep | None:
     return RunStep(checkpoint.resolve().parent, step)
 
 
+def saved_steps(run: str) -> list[tuple[int, Path]]:
+    """(step, folder) of the checkpoints in a run folder that say their step, the earliest first."""
+    found = ((run_step(folder), folder) for folder in Path(run).expanduser().glob("checkpoint-*"))
+    return sorted((step.step, folder) for step, folder in found if step is not None)
+
+
 def checkpoints_of(run: str) -> list[str]:
     """The checkpoint folders of a run in the order of their steps, as arguments (``NAME=`` before them is kept).
 
-    Raises :class:`UsageError` where the folder has none that says its step.
+    Raises :class:`UsageError` where the folder has none that says its step, or is a checkpoint itself.
     """
-    name, equals, path = run.rpartition("=")
-    steps = {folder: run_step(folder) for folder in Path(path).glob("checkpoint-*")}
-    known = sorted((step.step, folder) for folder, step in steps.items() if step is not None)
-    if not known:
-        raise UsageError(
-            "--checkpoints: the folder has no checkpoint-* with a trainer_state.json that says its step",
+    name, path = split_name(run)
+    steps = saved_steps(path)
+    if not steps:
+        raise _no_run(path)
+    return [str(folder) if name is None else f"{name}-{step}={folder}" for step, folder in steps]
+
+
+def _no_run(path: str) -> UsageError:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return UsageError("--checkpoints: no such folder", where=path, remedy="check the path; give a run folder")
+    if checkpoint_kind(folder) is not None:
+        parent = folder.resolve().parent
+        return UsageError(
+            "--checkpoints: this is one checkpoint, not a run that holds several",
             where=path,
-            remedy="give a run folder of transformers' Trainer, or name the checkpoints one by one",
+            remedy=f"drop --checkpoints, or give its parent ({parent})"
+            if saved_steps(str(parent))
+            else "drop --checkpoints, or give the run folder",
         )
-    return [f"{name}-{step}={folder}" if equals else str(folder) for step, folder in known]
+    return UsageError(
+        "--checkpoints: the folder has no checkpoint-* with a trainer_state.json that says its step",
+        where=path,
+        remedy="give a run folder of transformers' Trainer, or name the checkpoints one by one",
+    )

@@ -78,6 +78,18 @@ def is_multi(task: LoadedTask) -> bool:
     return any(item.multi for item in task.items if isinstance(item, LabelsItem))
 
 
+def same_outputs(one: Asked, other: Asked) -> bool:
+    """Whether two checkpoints gave the same answers item by item: equal texts or tags, or numbers equal to the bit."""
+    return all(_output(before) == _output(after) for before, after in zip(one.answers, other.answers, strict=True))
+
+
+def _output(answer: Answer) -> object:
+    """What the checkpoint said. A text's own log-probability, or a cut that left the text alike, is no part of it."""
+    if isinstance(answer, GenerateAnswer):
+        return answer.text
+    return answer.tags if isinstance(answer, TokensAnswer) else answer
+
+
 def score(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
     """All metrics that the task asks for, as statistics over the items; thresholds of labels are 0.5."""
     scored = _SCORERS[task.kind](task, asked)

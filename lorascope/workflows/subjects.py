@@ -10,8 +10,9 @@ from lorascope.checkpoints.changes import BaseModules, Changes, changes_of
 from lorascope.checkpoints.compatibility import Proof, prove, prove_base
 from lorascope.checkpoints.lint import lint_files
 from lorascope.checkpoints.opening import OpenCheckpoint, open_checkpoint, unique_names
-from lorascope.errors import UsageError
+from lorascope.errors import AmbiguousCheckpoint, UsageError
 from lorascope.schema.comparison import CheckpointInfo, Finding
+from lorascope.workflows.run_steps import saved_steps
 from lorascope.workflows.watch import Watch
 
 
@@ -57,7 +58,7 @@ def open_all(base: str, adapted: Sequence[str], *, allow_pickle: bool, watch: Wa
     with watch.stage("Opening checkpoints") as report:
         opened = []
         for done, (name, path) in enumerate(named, 1):
-            opened.append(open_checkpoint(path, name=name, allow_pickle=allow_pickle))
+            opened.append(_open(path, name, allow_pickle, is_base=done == 1))
             report(done, len(named))
     for checkpoint in opened:
         for note in checkpoint.notes:
@@ -71,6 +72,15 @@ def open_all(base: str, adapted: Sequence[str], *, allow_pickle: bool, watch: Wa
     return Opened(opened[0], info, subjects)
 
 
+def _open(path: str, name: str, allow_pickle: bool, *, is_base: bool) -> OpenCheckpoint:
+    try:
+        return open_checkpoint(path, name=name, allow_pickle=allow_pickle)
+    except AmbiguousCheckpoint as error:
+        if not is_base and len(saved_steps(path)) > 1:
+            error.remedy = f"{error.remedy}; compare and weights take all of them with --checkpoints"
+        raise
+
+
 def _subject(
     checkpoint: OpenCheckpoint, base: OpenCheckpoint, bases: dict[str | None, BaseModules], watch: Watch
 ) -> Subject:
@@ -80,9 +90,7 @@ def _subject(
     with watch.stage(f"Checking {checkpoint.name}") as report:
         proof = prove(checkpoint, modules, changes, report)
         proof = replace(proof, findings=[*proof.findings, *lint_files(checkpoint, modules, changes)])
-    architecture = modules.skeleton.class_name
-    if checkpoint.config is not None and checkpoint.config.get("architectures"):
-        architecture = str(checkpoint.config["architectures"][0])
+    architecture = checkpoint.architecture or modules.skeleton.class_name
     info = checkpoint.info(role="adapted", architecture=architecture, trainable=proof.trainable, changed=proof.changed)
     if checkpoint.kind == "adapter":
         running = info.parameters.total + sum(prod(spec.shape) for spec in base.tensors.specs.values())

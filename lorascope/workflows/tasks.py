@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.data.probe import Language, load_probe
+from lorascope.data.readers import is_dataset_name
 from lorascope.data.tasks import LoadedTask, infer_task, load_suite, load_task
-from lorascope.errors import ConfigError, UsageError
+from lorascope.errors import ConfigError, DataError, UsageError
 from lorascope.measures.registry import Kind, names_of
 from lorascope.measures.tokens import score_entities
 from lorascope.schema.comparison import TaskKind
@@ -118,6 +119,10 @@ def _load(spec: SuiteTask, root: Path, questions: Questions) -> LoadedTask:
 
 def _task_of_data(questions: Questions) -> SuiteTask:
     """The task that ``--data`` stands for: its kind from the first file's fields, its sets from the names given."""
+    for source in questions.data.values():
+        _must_exist("--data", source)
+    if questions.train_data is not None:
+        _must_exist("--train-data", questions.train_data)
     inferred = infer_task(next(iter(questions.data.values())))
     update: dict[str, Any] = {"train_data": questions.train_data}
     if questions.labels:
@@ -125,3 +130,12 @@ def _task_of_data(questions: Questions) -> SuiteTask:
     if list(questions.data) != [""]:
         update |= {"data": dict(questions.data), "name": "data"}
     return inferred.model_copy(update=update)
+
+
+def _must_exist(option: str, source: str) -> None:
+    if not is_dataset_name(source) and not Path(source).exists():
+        raise DataError(
+            "there is no such data file",
+            where=f"{option} {source}",
+            remedy="check the path; it is relative to the current folder",
+        )

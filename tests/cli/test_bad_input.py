@@ -167,6 +167,31 @@ def test_a_folder_with_two_checkpoints_names_them(
     message = capsys.readouterr().err
     assert "checkpoint-10" in message
     assert "checkpoint-20" in message
+    assert "--checkpoints" not in message  # they do not say their steps
+
+
+def test_a_run_of_several_steps_offers_them_all_in_their_order(
+    llama, copied: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    for step in (40, 120):
+        folder = copied(llama.lora, f"run/checkpoint-{step}")
+        (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    assert quiet("weights", llama.base, tmp_path / "run", "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert "checkpoint-40 (adapter), checkpoint-120 (adapter); compare and weights take all of them with" in message
+    assert "--checkpoints" in message
+    assert quiet("weights", tmp_path / "run", llama.lora, "--out", tmp_path / "out") == 2
+    assert "--checkpoints" not in capsys.readouterr().err  # a base is one
+    assert quiet("weights", llama.base, tmp_path / "run" / "checkpoint-40", "--checkpoints") == 2
+    assert f"drop --checkpoints, or give its parent ({tmp_path / 'run'})" in capsys.readouterr().err
+
+
+def test_the_same_folder_as_base_and_adapted(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quiet("weights", llama.base, f"{llama.base}/", "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert three_parts(message)
+    assert "the same checkpoint was given twice" in message
 
 
 def test_another_commands_folder_is_refused_and_kept(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +211,20 @@ def test_a_folder_of_somebody_elses_files_is_refused(llama, tmp_path: Path) -> N
     (out / "thesis.tex").write_text("years of work")
     assert quiet("weights", llama.base, llama.lora, "--out", out) == 2
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("command", ["weights", "compare"])
+def test_an_output_that_cannot_be_is_said_before_anything_is_read(
+    command: str, llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert run([command, str(llama.base), str(llama.lora), "--out", str(out)]) == 2
+        message = capsys.readouterr().err
+        assert three_parts(message)
+        assert "Opening" not in message
+    assert file.read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -253,6 +292,78 @@ def test_a_reader_that_goes_away_is_no_failed_gate(llama, tmp_path: Path) -> Non
     assert done.returncode != 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["weights", "a", "b", "--data", "x"], "No such option '--data'. It belongs to compare and repair."),
+        (["gate", "--lang=zh"], "No such option '--lang'. It belongs to report."),
+        (["weights", "a", "b", "--exat"], "Did you mean one of: '--exact'"),
+        (["weights", "a", "b", "--epsilon", "0,3"], "write 0.3, with a point"),
+        (["compare", "a", "b", "--fraction", ",5"], "write .5, with a point"),
+        (["weights", "a", "b", "--epsilon", "0,3,0"], "'0,3,0' is not a valid float"),
+        (["weights", "a", "b", "--epsilon", "1.5"], "1.5 is not in the range"),
+        (["weights", "a", "b", "--sequence"], "--sequence needs two ADAPTED"),
+        (["compare", "a", "b", "--sequence"], "--sequence needs two ADAPTED"),
+        (["weights", "a", "b", "--out", ""], "the path is empty"),
+        (["compare", "a", "b", "--out", " "], "the path is empty"),
+        (["weights", "a", "b", "--cache-dir", ""], "the path is empty"),
+        (["report", "a", "--out", ""], "the path is empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_command_line_is_told_what_to_mend(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "a", "b"], "Run the same command again: it resumes where it stopped."),
+        (["weights", "a", "b"], "Run the same command again: it resumes where it stopped."),
+        (["repair", "a", "b", "--scan"], "Run the same command again: it resumes where it stopped."),
+        (["demo"], "Run the same command again: it resumes where it stopped."),
+        (["demo", "--overwrite"], "Run the same command again without --overwrite: it resumes where it stopped."),
+        (["repair", "a", "b", "--strength", "0.5", "--out", "c"], ""),
+        (["report", "a"], ""),
+    ],
+    ids=" ".join,
+)
+def test_an_interruption_promises_what_the_command_keeps(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.Command.invoke", stopped)
+    assert run(arguments) == 130
+    assert capsys.readouterr().err.strip() == f"Interrupted. {said}".strip()
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (["--data", "nope.jsonl"], "--data nope.jsonl"),
+        (["--data", "VALID", "--train-data", "no.csv"], "--train-data no.csv"),
+    ],
+    ids=["data", "training data"],
+)
+def test_a_missing_data_file_is_looked_for_where_it_was_named(
+    options: list[str], place: str, llama, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(questions) if option == "VALID" else option for option in options]
+    assert quiet("compare", llama.base, llama.lora, *given, "--probe", "none", "--out", tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert place in message
+    assert "relative to the current folder" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", "onlybase"]) == 2
     assert run(["compare", "a", "b", "--nonsense"]) == 2
@@ -288,6 +399,26 @@ def test_result_files_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     result.write_text('{"schema_version": 99}')
     assert run(["report", str(result)]) == 3
     assert "99" in capsys.readouterr().err
+    for other in ('{"format": 1, "strength": 0.5, "modules": []}', "[1]", "3"):
+        result.write_text(other)
+        assert run(["report", str(result)]) == 2
+        message = capsys.readouterr().err
+        assert "this is no lorascope result" in message
+        assert "Field required" not in message
+    assert run(["report", str(tmp_path)]) == 2
+    assert f"{result}" in capsys.readouterr().err
+
+
+def test_a_damaged_result_names_the_place(llama, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert quiet("weights", llama.base, llama.lora, "--out", out) == 0
+    document = json.loads((out / "result.json").read_text())
+    document["checkpoints"][1]["role"] = "friend"
+    (out / "result.json").write_text(json.dumps(document))
+    assert run(["report", str(out / "result.json")]) == 2
+    message = capsys.readouterr().err
+    assert "the result is damaged" in message
+    assert "checkpoints.1.role" in message
 
 
 def test_interrupted_in_the_middle_then_resumed(llama, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ const lorascope = (() => {
   const config = {
     background: "transparent", font, view: { stroke: null }, axis,
     title: { color: "var(--ink)", fontSize: 14, fontWeight: 600, font },
-    legend: { labelColor: "var(--ink)", labelFontSize: 12, labelFont: font, padding: 0, offset: 10 },
+    legend: { labelColor: "var(--ink)", labelFontSize: 12, labelFont: font, padding: 0, offset: 10, layout: { bottom: { anchor: "start", direction: "vertical", margin: 4 } } },
     text: { color: "var(--ink)", fill: "var(--ink)", font },
   };
   // Rendering without "ast" would compile expressions with eval, which the page's policy forbids.

@@ -17,6 +17,30 @@
     stored.write(next);
   });
 
+  // A table that is wider than its box says so: a fading edge, and words above it until the end is reached.
+  const texts = lorascope.texts;
+  const hintAt = (box) => {
+    const more = box.scrollWidth - box.clientWidth - box.scrollLeft > 2;
+    box.classList.toggle("more", more);
+    if (box.classList.contains("map-scroll")) return;
+    let hint = box.previousElementSibling;
+    if (!hint?.classList.contains("scroll-hint")) {
+      if (!more) return;
+      hint = document.createElement("p");
+      hint.className = "scroll-hint";
+      hint.textContent = texts.scroll_hint;
+      hint.setAttribute("aria-hidden", "true");
+      box.before(hint);
+    }
+    hint.style.visibility = more ? "visible" : "hidden";
+  };
+  const sizes = new ResizeObserver((entries) => { for (const { target } of entries) hintAt(target.closest(".scroll")); });
+  for (const box of document.querySelectorAll(".scroll")) {
+    sizes.observe(box);
+    if (box.firstElementChild) sizes.observe(box.firstElementChild);
+    box.addEventListener("scroll", () => hintAt(box), { passive: true });
+  }
+
   const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
   const seen = new Set();
   const watcher = new IntersectionObserver((entries) => {

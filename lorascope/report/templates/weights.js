@@ -10,8 +10,8 @@
 
   const values = ({ delta, base, vectors }) => [
     ...base.map((value, at) => ({ line: "base", mark: weights.marks.base, index: at + 1, value })),
-    ...vectors.map(([at, value, mark]) => ({ line: "adapted", mark: weights.marks[mark], index: at + 1, value })),
     ...delta.map((value, at) => ({ line: "delta", mark: weights.marks.delta, index: at + 1, value })),
+    ...vectors.map(([at, value, mark]) => ({ line: "adapted", mark: weights.marks[mark], index: at + 1, value })),
   ].filter((row) => row.value > 0);
   const intrudes = (mark) => mark === "intruder" || mark === "rotation";
   const bounds = ({ vectors, epsilon }) => vectors.map(([at, , mark, low, high, share]) => (
@@ -37,7 +37,20 @@
     const spec = structuredClone(empty);
     delete spec.title;
     spec.datasets = { rows };
+    const occur = new Set(rows.map((row) => row.mark));
+    for (const { encoding } of spec.layer) {
+      for (const channel of [encoding.color, encoding.shape]) {
+        if (channel?.legend) channel.legend.values = channel.scale.domain.filter((mark) => occur.has(mark));
+      }
+    }
     lorascope.draw(panel.querySelector(place), spec);
+  };
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  // The charts must have their height first; the panel's head is what tells that something happened.
+  const reveal = () => {
+    const { top } = panel.getBoundingClientRect();
+    if (top >= 0 && top < innerHeight * 0.6) return;
+    panel.scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
   };
   const show = (cell) => {
     const module = of(cell);
@@ -90,7 +103,7 @@
   }
   for (const cell of cells) {
     cell.title = cell.dataset.module;
-    cell.addEventListener("click", () => show(cell));
+    cell.addEventListener("click", () => { show(cell); reveal(); });
     cell.addEventListener("keydown", (event) => {
       if (event.key in step) { event.preventDefault(); move(cell, step[event.key]); }
     });

@@ -56,6 +56,37 @@ def zero(mark):
     return change
 
 
+def test_biases_that_peft_saves_under_a_head_s_wrapper_are_read_as_it_reads_them(
+    build, base_of, adapt, attach, rewrite
+):
+    model = build("bert", "BertForSequenceClassification", num_labels=3)
+    config = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", bias="all")
+    folder = adapt("bert", config, model=model)
+    wrapper = "base_model.model.classifier.modules_to_save.bias"
+    rewrite(folder / ADAPTER, lambda tensors: tensors.update({wrapper: tensors[wrapper] + 5}))
+    proof = proof_of(base_of("bert"), folder, "SEQ_CLS")
+    assert set(proof.head) == {f"base_model.model.classifier.{part}" for part in ("weight", "bias")}
+
+    subject = open_checkpoint(str(folder), name="adapted")
+    assert not [key for key in subject.tensors.specs if "modules_to_save" in key or "original_module" in key]
+    fresh = build("bert", "BertForSequenceClassification", num_labels=3)
+    loaded = attach(fresh, folder).base_model.model.classifier
+    kept = subject.tensors.get("base_model.model.classifier.bias")
+    assert loaded.modules_to_save["default"].bias.equal(kept)
+    modules = BaseModules(open_checkpoint(str(base_of("bert")), name="base"), task_type="SEQ_CLS")
+    moved = {change.name for change in changes_of(subject, modules).others()}
+    assert {"encoder.layer.0.attention.self.query.bias", "pooler.dense.bias"} <= moved
+
+
+def test_a_wrapper_s_tensor_without_its_plain_name_belongs_to_nothing(base_of, adapt, rewrite):
+    folder = adapt("llama", lora())
+    lone = "base_model.model.score.modules_to_save.bias"
+    rewrite(folder / ADAPTER, lambda tensors: tensors.update({lone: torch.ones(3)}))
+    said = refused(base_of("llama"), folder, "SEQ_CLS")
+    assert lone in said
+    assert "(LlamaForCausalLM)" in said
+
+
 def test_an_adapter_on_its_own_base_passes_in_silence(base_of, adapt):
     proof = proof_of(base_of("llama"), adapt("llama", lora()))
     assert proof.findings == []

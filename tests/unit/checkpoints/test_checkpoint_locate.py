@@ -40,8 +40,7 @@ def test_several_checkpoints_are_named_and_none_is_chosen(adapter, base_of, tmp_
     with pytest.raises(AmbiguousCheckpoint) as error:
         locate(str(run))
     assert error.value.exit_code == 2
-    assert "checkpoint-50 (adapter)" in str(error.value)
-    assert "checkpoint-100 (model)" in str(error.value)
+    assert "checkpoint-50 (adapter), checkpoint-100 (model)" in str(error.value)
 
 
 def test_weights_in_the_folder_itself_win_over_those_below_and_this_is_said(adapter, tmp_path):

@@ -120,11 +120,32 @@ def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
     assert unique_names([str(tmp_path / "lr=3")]) == [("lr=3", str(tmp_path / "lr=3"))]
 
 
-@pytest.mark.parametrize("given", [["a=x", "a=y"], ["same", "same"]])
-def test_names_that_cannot_be_told_apart(given):
-    with pytest.raises(CheckpointError, match="two checkpoints have the name") as error:
-        unique_names(given)
+def test_two_folders_of_one_name_need_names_of_their_own():
+    with pytest.raises(CheckpointError, match="two checkpoints have the name a") as error:
+        unique_names(["a=x", "a=y"])
     assert "NAME=PATH" in str(error.value.remedy)
+    assert "x and y" in str(error.value.where)
+
+
+@pytest.mark.parametrize("second", ["run", "./run/", "x/../run"])
+def test_one_folder_given_twice_is_said_to_be_one(second, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="the same checkpoint was given twice") as error:
+        unique_names(["run", second])
+    assert "NAME=PATH" not in str(error.value)
+
+
+def test_a_folder_near_the_root_gets_a_name_without_slashes_in_front():
+    assert [name for name, _ in unique_names(["/one/x", "/two/one/x"])] == ["one/x", "two/one/x"]
+
+
+def test_the_architecture_is_what_the_configuration_names(base_of, copied, adapt, reconfigure):
+    folder = copied(base_of("llama"))
+    assert open_checkpoint(str(folder), name="x").architecture == "LlamaForCausalLM"
+    reconfigure(folder / "config.json", architectures=None)
+    assert open_checkpoint(str(folder), name="x").architecture is None
+    assert open_checkpoint(str(adapt("llama", LoraConfig(target_modules=["q_proj"]))), name="x").architecture is None
 
 
 # Tokenizers

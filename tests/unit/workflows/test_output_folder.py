@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.errors import OutputError
-from lorascope.workflows.output import OutputFolder, write_whole
+from lorascope.workflows.output import OutputFolder, prove_writable, write_whole
 
 
 def test_the_same_command_resumes_and_another_is_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_an_error_of_another_kind_passes_through_and_leaves_nothing(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_folder_that_may_not_be_written_to(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object, **__: object) -> None:
         raise OSError(code, "refused")
@@ -69,3 +69,27 @@ def test_a_folder_that_may_not_be_written_to(code: int, tmp_path: Path, monkeypa
     with pytest.raises(OutputError) as caught:
         OutputFolder.claim(tmp_path / "x", {})
     assert "--out" in str(caught.value)
+    assert "free some space" not in str(caught.value)
+
+
+def test_a_place_is_proved_and_left_as_it_was(tmp_path: Path) -> None:
+    prove_writable(tmp_path / "a" / "b")
+    prove_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("place", "said"), [("file", "this path is a file"), ("file/below", "a part of this path")])
+def test_a_file_is_no_place(place: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=said):
+        prove_writable(tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_immutable_folder_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(OutputError, match="may not be written to"):
+        prove_writable(tmp_path / "x")
