@@ -265,8 +265,9 @@ class AdapterChanges:
         return name
 
     def _foreign(self, pair: FactorKeys) -> InvalidComparison:
+        architecture = self.base.checkpoint.architecture or self.base.skeleton.class_name
         return InvalidComparison(
-            f"the adapter changes {pair.module}, which the base {self.base.skeleton.class_name} has not",
+            f"the adapter changes {pair.module}, which the base {architecture} has not",
             where=f"{self.subject.path}, tensor {pair.down}",
             remedy=right_base(self.subject),
         )

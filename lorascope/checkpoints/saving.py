@@ -73,7 +73,7 @@ def new_checkpoint(out: Path, *, sources: Iterable[Path], overwrite: bool) -> It
         raise OutputError(
             "the disk is full" if full else f"the checkpoint cannot be written: {error}",
             where=str(out),
-            remedy="free some space, or choose another folder with --out",
+            remedy=f"{'free some space, or ' if full else ''}choose another folder with --out",
         ) from error
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from lorascope.cli.options import common, watcher
+from lorascope.cli.options import Place, common, watcher
 
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(),
     default=Path("reports/demo"),
     show_default=True,
     help="Where models, data and the report go. The same command resumes there.",

@@ -96,8 +96,8 @@ def unseen_share(units: int, *, confidence: float = 0.95) -> float:
     """Largest share of units, 0–1, that may behave unlike the ``units`` seen ones, which all behaved alike.
 
     z² / (units + z²), about 3.8 / units at 95 %: Wilson's limit of 0 in ``units``, which is Tango's paired score
-    interval without discordant pairs (1998, Statistics in Medicine 17, 891). Below seven units that limit falls a
-    little short of its confidence, so it is never less than 1 − (1 − confidence)^(1 / units), the exact form of the
+    interval without discordant pairs (1998, Statistics in Medicine 17, 891). With a handful of units that limit falls
+    a little short of its confidence, so it is never less than 1 − (1 − confidence)^(1 / units), the exact form of the
     rule of three (Hanley and Lippman-Hand 1983, JAMA 249, 1743). A larger share would show itself in some unit with
     at least the stated confidence.
     """
@@ -110,8 +110,8 @@ def unvarying_interval(value: float, width: float, units: int, *, confidence: fl
 
     No resample varies then, but unseen units may: a share of them up to :func:`unseen_share` may change by anything
     between −``width`` and ``width``, the length of the measure's scale. For means of items this bound holds whatever
-    the others do; for scores of a whole corpus it holds to first order in the share. None on a scale without ends
-    and for fewer than two units.
+    the others do; for scores of a whole corpus it is an approximation that takes units to weigh alike. None on a scale
+    without ends and for fewer than two units.
     """
     if not math.isfinite(width) or units < 2:
         return None

@@ -124,7 +124,7 @@ def _prepare(options: CompareOptions, watch: Watch) -> _Run:
         overwrite=options.overwrite,
     )
     if folder.resumed:
-        watch.say(f"Resuming in {folder.path}: answers already given are kept")
+        watch.say(f"Resuming in {folder.path}: what is finished is kept")
     return _Run(options, opened, asked.tasks, folder, asked.suite_hash, watch)
 
 

@@ -116,7 +116,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         known = _REMEDIES.get(error.errno or 0)
-        problem, remedy = known or (f"the output cannot be written: {error.strerror or error}", "choose another folder with --out")
+        unknown = f"the output cannot be written: {error.strerror or error}", "choose another folder with --out"
+        problem, remedy = known or unknown
         raise OutputError(problem, where=str(path), remedy=remedy) from error
 
 

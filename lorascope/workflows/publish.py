@@ -58,10 +58,9 @@ def load_result(path: Path) -> Comparison:
             where=str(path),
             remedy="make it again with this release, or read it with the release that made it",
         )
-    lacking = _lacking(raw)
-    if lacking:
-        problem = f"this is no lorascope result: it lacks {', '.join(lacking[:3])}"
-        raise DataError(problem, where=str(path), remedy=remedy)
+    reason = _why_none(raw)
+    if reason is not None:
+        raise DataError(f"this is no lorascope result: {reason}", where=str(path), remedy=remedy)
     try:
         comparison = Comparison.model_validate(raw)
     except ValidationError as error:
@@ -74,10 +73,12 @@ def load_result(path: Path) -> Comparison:
     return comparison
 
 
-def _lacking(raw: object) -> list[str]:
-    """Fields that every result has and this document has not."""
-    known = raw if isinstance(raw, dict) else {}
-    return [name for name, field in Comparison.model_fields.items() if field.is_required() and name not in known]
+def _why_none(raw: object) -> str | None:
+    """Why a document is no result at all: it is no object, or lacks what every result has. None for a result."""
+    if not isinstance(raw, dict):
+        return "the document is no JSON object"
+    lacking = [name for name, field in Comparison.model_fields.items() if field.is_required() and name not in raw]
+    return f"it lacks {', '.join(lacking[:3])}" if lacking else None
 
 
 def load_samples(result: Path) -> pyarrow.Table | None:

@@ -142,7 +142,9 @@ def test_label_names_that_nobody_knows(bert, topics: Path, tmp_path: Path, capsy
 
 def test_adapter_of_another_architecture(llama, bert, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quiet("weights", bert.base, llama.lora, "--out", tmp_path / "out") == 3
-    assert three_parts(capsys.readouterr().err)
+    message = capsys.readouterr().err
+    assert three_parts(message)
+    assert "which the base BertModel has not" in message
 
 
 def test_an_architecture_that_nobody_knows(
@@ -308,6 +310,7 @@ def test_a_reader_that_goes_away_is_no_failed_gate(llama, tmp_path: Path) -> Non
         (["compare", "a", "b", "--out", " "], "the path is empty"),
         (["weights", "a", "b", "--cache-dir", ""], "the path is empty"),
         (["report", "a", "--out", ""], "the path is empty"),
+        (["demo", "--out", ""], "the path is empty"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -441,6 +444,7 @@ def test_interrupted_in_the_middle_then_resumed(llama, tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Resuming" in done.stderr
+    assert "what is finished is kept" in done.stderr
     assert (out / "report.html").exists()
 
 

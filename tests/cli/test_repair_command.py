@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -35,6 +36,30 @@ def test_intruders_are_scaled_and_the_result_is_told(llama, strong: Path, tmp_pa
     record = json.loads((out / "lorascope_repair.json").read_text())
     assert record["command"][0] == "lorascope"
     assert {row["rank_after"] for row in record["modules"]} == {3}
+
+
+def test_a_rotation_whose_repair_lengthens_the_change_is_told(llama, tmp_path: Path, capsys) -> None:
+    """A full fine-tune that turns the first direction of one matrix: its intruder is nearly all the base's."""
+    model = AutoModelForCausalLM.from_pretrained(llama.base)
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    left, values, right = torch.linalg.svd(weight.detach(), full_matrices=False)
+    weight.data += 9 * values[0] * torch.outer(left[:, 0], right[0])
+    for name in ("base", "full"):
+        model.save_pretrained(tmp_path / name)
+        turned = (left[:, 0] + left[:, 1]) / 2**0.5
+        weight.data += 10 * values[0] * torch.outer(turned - left[:, 0], right[0])
+    given = ["repair", str(tmp_path / "base"), str(tmp_path / "full"), "--k", "1", "--epsilon", "0.99"]
+    assert run([*given, "--intruders", "0", "--out", str(tmp_path / "a")]) == 0
+    assert "ΔW grew in 1 of 1 scaled modules: these intruders are rotations" in " ".join(capsys.readouterr().out.split())
+    assert run([*given[:3], "--strength", "1.5", "--out", str(tmp_path / "b")]) == 0
+    assert "grew" not in capsys.readouterr().out
+
+
+def test_all_digits_of_a_strength_are_told(llama, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert run(["repair", str(llama.base), str(llama.lora), "--strength", "0.123456789", "--out", str(out)]) == 0
+    assert "× 0.123456789;" in capsys.readouterr().out
+    assert "multiplied by 0.123456789." in (out / "README.md").read_text()
 
 
 def test_truncation_says_what_is_lost(llama, strong: Path, tmp_path: Path, capsys) -> None:

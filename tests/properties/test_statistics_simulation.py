@@ -180,3 +180,45 @@ def test_few_changed_items_do_not_mislead(rate: float) -> None:
     rates = _verdicts(_moved(100, rate, 0.0), 0.0, seed=7)
     assert (rates["improved"] + rates["regressed"]) / REPETITIONS <= 0.05
     assert rates["covered"] / REPETITIONS >= 0.93
+
+
+def _rarely(kind: str, items: int, rate: float, loss: float) -> Callable[[np.random.Generator], tuple[Scored, Scored]]:
+    """Answers of which a share ``rate`` loses ``loss``, and the others score as before: mostly, no change is seen."""
+    side = share if kind == "shares" else mean
+
+    def pair(random: np.random.Generator) -> tuple[Scored, Scored]:
+        before = np.ones(items)
+        return side(before), side(before - loss * (random.random(items) < rate))
+
+    return pair
+
+
+@pytest.mark.parametrize("items", [4, 10, 40, 500])
+@pytest.mark.parametrize("changes", [0.5, 1.5, 3.0])
+@pytest.mark.parametrize("kind", ["shares", "scores"])
+def test_changes_too_rare_to_be_seen_are_covered(kind: str, changes: float, items: int) -> None:
+    """On average half a change to three among all items: with intervals of width 0 coverage would be 5 to 60 %."""
+    rate = changes / items
+    rates = _verdicts(_rarely(kind, items, rate, 1.0), -rate, seed=8)
+    assert rates["covered"] / REPETITIONS >= 0.91
+    assert rates["improved"] == 0
+
+
+@pytest.mark.parametrize("kind", ["shares", "scores"])
+@pytest.mark.parametrize(("items", "most"), [(4, 0.0), (10, 0.0), (40, 0.0), (189, 0.05), (500, 0.05)])
+def test_a_loss_of_the_margin_that_went_unseen_is_seldom_equivalent(kind: str, items: int, most: float) -> None:
+    """One answer in fifty turns wrong: four items mostly show nothing of it, and must not be called equivalent."""
+    assert _verdicts(_rarely(kind, items, MARGIN, 1.0), -MARGIN, seed=9)["equivalent"] / REPETITIONS <= most
+
+
+@pytest.mark.parametrize("items", [5, 6, 12])
+def test_even_losses_with_exceptions_are_covered(items: int) -> None:
+    """Most answers lose everything and some gain everything: a sample without one of the latter still allows for it."""
+
+    def pair(random: np.random.Generator) -> tuple[Scored, Scored]:
+        lost = random.random(items) < 0.85
+        return mean(lost.astype(float)), mean((~lost).astype(float))
+
+    rates = _verdicts(pair, -0.7, seed=10)
+    assert rates["covered"] / REPETITIONS >= 0.90
+    assert rates["improved"] == 0

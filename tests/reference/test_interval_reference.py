@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from lorascope.measures.core import Scored, item_rows, mean_of_items
 from lorascope.measures.drift import linear_cka
-from lorascope.measures.intervals import newcombe_paired, newcombe_unpaired, wilson
+from lorascope.measures.intervals import newcombe_paired, newcombe_unpaired, unseen_share, wilson
 from lorascope.measures.registry import define
 from lorascope.measures.significance import benjamini_hochberg, mcnemar
 from lorascope.measures.statistics import estimate, paired
@@ -24,6 +24,30 @@ def test_wilson_is_scipys(successes: int, trials: int, confidence: float) -> Non
 def test_newcombe_unpaired_as_published() -> None:
     """Newcombe 1998, Table II, example (a): 56/70 against 48/80, method 10 gives 0.0524 to 0.3339."""
     assert newcombe_unpaired(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+@pytest.mark.parametrize("items", [8, 40, 189, 500])
+@pytest.mark.parametrize("confidence", [0.90, 0.95])
+def test_no_discordant_pairs_as_in_tangos_score_test(items: int, confidence: float) -> None:
+    """Tango 1998: the differences that the score statistic of 0 against 0 discordant pairs does not reject."""
+
+    def statistic(difference: float) -> float:
+        linear = 2 * items * difference
+        nuisance = (abs(linear) - linear) / (4 * items)  # share of losses: 0 for differences above 0
+        return items * difference / np.sqrt(items * (2 * nuisance + difference * (1 - difference)))
+
+    z = stats.norm.ppf((1 + confidence) / 2)
+    limit = optimize.brentq(lambda difference: statistic(difference) - z, 1e-9, 1 - 1e-9)
+    assert unseen_share(items, confidence=confidence) == pytest.approx(limit, rel=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.90, 0.95])
+def test_a_larger_share_would_have_been_seen(confidence: float) -> None:
+    """Rule of three: with the limit's own share of changed items, none of them in the sample is unlikely enough."""
+    for items in range(1, 200):
+        assert (1 - unseen_share(items, confidence=confidence)) ** items <= 1 - confidence + 1e-12
+    assert unseen_share(4) == pytest.approx(1 - 0.05**0.25)
+    assert unseen_share(1000) == pytest.approx(3.84e-3, abs=2e-5)
 
 
 def test_newcombe_paired_contains_wald_for_many_items() -> None:

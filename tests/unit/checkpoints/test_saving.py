@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,12 @@ def fill(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
+
+
+def write_repaired(out: Path, *names: str, overwrite: bool = False) -> None:
+    with new_checkpoint(out, sources=[], overwrite=overwrite) as part:
+        fill(part, *names)
+        write_record(part, {"option": "strength"}, "Scaled.")
 
 
 class TestFolder:
@@ -104,6 +112,96 @@ class TestFolder:
         assert [path.name for path in out.iterdir()] == ["new.json"]
         with pytest.raises(OutputError, match=r"more than a repaired checkpoint: new\.json"):
             free_place(out, sources=[], overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    @pytest.mark.parametrize("foreign", ["mine.txt", "link to a folder", "link to a file", "empty", "deep/empty"])
+    def test_what_is_not_its_own_is_never_removed(self, foreign: str, tmp_path: Path) -> None:
+        out, kept = tmp_path / "out", tmp_path / "kept"
+        fill(kept, "weights")
+        write_repaired(out, "1_Pooling/config.json")
+        free_place(out, sources=[], overwrite=True)
+        if foreign.startswith("link"):
+            (out / foreign).symlink_to(kept if foreign.endswith("folder") else kept / "weights")
+        elif foreign.endswith("empty"):
+            (out / foreign).mkdir(parents=True)
+        else:
+            (out / foreign).write_text("")
+        before = sorted(str(path) for path in tmp_path.rglob("*"))
+        with pytest.raises(OutputError, match="more than a repaired checkpoint"):
+            write_repaired(out, "new.json", overwrite=True)
+        assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+    def test_a_recorded_name_that_became_a_link_is_foreign(self, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        write_repaired(out, "1_Pooling/config.json")
+        (out / "1_Pooling").rename(tmp_path / "moved")
+        (out / "1_Pooling").symlink_to(tmp_path / "moved")
+        with pytest.raises(OutputError, match="1_Pooling"):
+            free_place(out, sources=[], overwrite=True)
+
+    def test_the_place_is_looked_at_again_before_the_swap(self, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        write_repaired(out)
+
+        def disturbed() -> None:
+            with new_checkpoint(out, sources=[], overwrite=True) as part:
+                fill(part, "new.json")
+                (out / "mine.txt").write_text("written meanwhile")
+
+        with pytest.raises(OutputError, match=r"mine\.txt"):
+            disturbed()
+        assert (out / "mine.txt").read_text() == "written meanwhile"
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+    def test_a_signal_leaves_nothing_and_the_handlers_as_they_were(self, name: str, tmp_path: Path) -> None:
+        number = getattr(signal, name)
+        before = signal.getsignal(number)
+
+        def stopped() -> None:
+            with new_checkpoint(tmp_path / "out", sources=[], overwrite=False) as part:
+                fill(part, "config.json")
+                signal.raise_signal(number)
+
+        signal.signal(number, signal.SIG_DFL)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                stopped()
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, before)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_signals_that_are_ignored_stay_ignored(self, tmp_path: Path) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with new_checkpoint(tmp_path / "out", sources=[], overwrite=False) as part:
+                fill(part, "config.json")
+                signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_other_threads_may_write_too(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write_repaired, tmp_path / "out").result()
+        assert (tmp_path / "out").is_dir()
+
+    def test_an_interruption_between_the_two_renames_brings_the_earlier_folder_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out, rename = tmp_path / "out", Path.rename
+        write_repaired(out, "old.json")
+
+        def interrupted(self: Path, target: Path) -> Path:
+            if Path(target) == out and self.name != "old":
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_repaired(out, "new.json", overwrite=True)
+        assert (out / "old.json").is_file()
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     def test_refuses_files_and_takes_empty_folders(self, tmp_path: Path) -> None:

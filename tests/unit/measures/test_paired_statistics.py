@@ -6,9 +6,19 @@ from scipy import stats
 
 from lorascope.errors import ConfigError, DataError, InvalidComparison
 from lorascope.measures.core import Scored, item_rows, mean_of_items
-from lorascope.measures.intervals import bootstrap_interval, newcombe_paired, standard_error, wilson
+from lorascope.measures.forgetting import score_forgetting
+from lorascope.measures.intervals import (
+    bootstrap_interval,
+    do_not_vary,
+    newcombe_paired,
+    standard_error,
+    unseen_share,
+    unvarying_interval,
+    wilson,
+)
 from lorascope.measures.label_sums import precision_from_totals
-from lorascope.measures.likelihood import score_likelihood
+from lorascope.measures.labels import score_labels
+from lorascope.measures.likelihood import score_kl, score_likelihood
 from lorascope.measures.registry import define
 from lorascope.measures.regression import score_regression
 from lorascope.measures.resampling import Units, bootstrap, swapped_differences
@@ -85,9 +95,75 @@ def test_needed_items_do_decide() -> None:
 def test_identical_outputs_are_equivalent_and_not_significant() -> None:
     """A dead adapter: a strict comparison elsewhere reports p = 0.0001 here."""
     scored = score_text(["a b c d e", "f g h i"], [["a b c d x"], ["f g h i"]], ["bleu", "rougeL", "exact_match"])
-    for found in paired_many(scored, scored, seed=0, resamples=100).values():
+    for found in paired_many(scored, scored, seed=0, resamples=100, same_outputs=scored).values():
         assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
         assert (found.p_value, found.verdict, found.needed_n) == (1.0, "equivalent", None)
+
+
+def test_the_same_outputs_are_known_key_by_key() -> None:
+    scores = {"a": share([1, 0, 1, 1]), "b": share([1, 0, 1, 1])}
+    found = paired_many(scores, scores, seed=0, same_outputs={"a"})
+    assert (found["a"].verdict, found["b"].verdict) == ("equivalent", "inconclusive")
+
+
+def test_the_same_outputs_do_not_hide_scores_that_differ() -> None:
+    """The same probabilities at thresholds of each checkpoint's own are other decisions."""
+    found = paired(share([1, 0, 1, 1]), share([1, 0, 0, 1]), margin=0.02, seed=0, same_outputs=True)
+    assert (found.value, found.verdict) == (-0.25, "inconclusive")
+
+
+@pytest.mark.parametrize("items", [4, 40])
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_equal_scores_of_other_outputs_are_no_certainty(items: int, score: float) -> None:
+    """All right or all wrong on both sides: as uncertain as a share of 0 changed items, shares and means alike."""
+    for side in (share, mean):
+        found = paired(side(np.full(items, score)), side(np.full(items, score)), margin=0.02, seed=0)
+        assert (found.value, found.p_value, found.verdict) == (0.0, 1.0, "inconclusive")
+        assert found.high == pytest.approx(unseen_share(items))
+        assert found.low == pytest.approx(-unseen_share(items))
+        assert (found.test, found.needed_n) == ("no item changed", 189)
+
+
+def test_as_many_unchanged_items_as_needed_are_equivalent() -> None:
+    values = np.arange(189) % 3 / 2
+    assert paired(mean(values), mean(values), margin=0.02, seed=0).verdict == "equivalent"
+    assert paired(mean(values[1:]), mean(values[1:]), margin=0.02, seed=0).verdict == "inconclusive"
+
+
+def test_only_items_that_carry_the_value_count() -> None:
+    """Of a hundred items the base had four right: a forgotten rate of 0 rests on those."""
+    right = np.arange(100) < 4
+    rate = score_forgetting(right, right, chance=0.0)["forgotten_rate"]  # type: ignore[arg-type]
+    assert paired(rate, rate, margin=0.02, seed=0).high == pytest.approx(unseen_share(4))
+    truth = np.arange(3)[(np.arange(100) < 10) + (np.arange(100) < 4).astype(int)]
+    decided = np.eye(3, dtype=bool)[truth]
+    found = score_labels(decided.astype(float), decided, multi=False, label_names=["a", "b", "c"])
+    compared = paired_many(found, found, seed=0)
+    assert compared["f1_micro"].high == pytest.approx(unseen_share(100))
+    assert compared["f1_macro"].high == pytest.approx(unseen_share(4))
+    assert compared["mcc"].high == pytest.approx(2 * unseen_share(4))
+    assert compared["f1_macro"].needed_n == 189 * 100 // 4
+
+
+def test_groups_are_the_units_of_an_unchanged_score() -> None:
+    values = np.arange(40) % 2
+    found = paired(share(values), share(values), margin=0.02, seed=0, groups=[index // 10 for index in range(40)])
+    assert found.high == pytest.approx(unseen_share(4))
+
+
+def test_a_scale_without_ends_bounds_nothing() -> None:
+    loss = score_likelihood([-1.0, -2.0, -3.0], [1, 2, 3], [4, 8, 12])["perplexity"]
+    found = paired(loss, loss, margin=1.0, seed=0)
+    assert (found.value, found.low, found.p_value, found.verdict) == (0.0, None, 1.0, "inconclusive")
+    assert found.method.startswith("none: every item changed alike")
+    assert found.needed_n is None
+    assert paired(loss, loss, margin=1.0, seed=0, same_outputs=True).verdict == "equivalent"
+
+
+def test_no_direction_has_no_verdict_without_change_either() -> None:
+    divergence = score_kl([0.1, 0.2, 0.3], [1, 2, 3])
+    found = paired(divergence, divergence, margin=None, seed=0)
+    assert (found.value, found.verdict, found.needed_n) == (0.0, None, None)
 
 
 def test_one_item_decides_nothing_even_when_identical() -> None:
@@ -105,12 +181,39 @@ def test_all_items_gained_is_no_interval_of_width_zero() -> None:
     assert found.p_value == pytest.approx(2 * 0.5**5)
 
 
-def test_the_same_gain_everywhere_has_no_bootstrap_interval() -> None:
+def test_the_same_gain_everywhere_allows_for_unlike_items() -> None:
     before = np.linspace(0, 0.5, 40)
     found = paired(mean(before), mean(before + 0.25), margin=0.02, seed=0, resamples=200)
     assert found.value == pytest.approx(0.25)
-    assert (found.low, found.high, found.verdict) == (None, None, "inconclusive")
-    assert found.method.startswith("none: resamples do not vary")
+    unlike = 1.959964**2 / (40 + 1.959964**2)
+    assert (found.low, found.high) == pytest.approx((0.25 - 1.25 * unlike, 0.25 + 0.75 * unlike))
+    assert (found.verdict, found.method) == ("improved", "score bound, 40 units alike")
+
+
+def test_a_loss_of_everything_on_six_items_is_a_loss_in_scores_as_in_shares() -> None:
+    for side in (mean, share):
+        found = paired(side(np.ones(6)), side(np.zeros(6)), margin=0.02, seed=0)
+        assert (found.value, found.low, found.verdict) == (-1.0, -1.0, "regressed")
+        assert found.high is not None
+        assert -0.6 < found.high < -0.15
+        assert paired(side(np.ones(3)), side(np.zeros(3)), margin=0.02, seed=0, resamples=99).low == -1.0
+
+
+def test_a_small_even_loss_needs_more_items() -> None:
+    before = np.linspace(0.5, 1, 12)
+    found = paired(mean(before), mean(before - 0.1), margin=0.02, seed=0, resamples=200)
+    assert found.verdict == "inconclusive"
+    assert found.needed_n is not None
+    more = np.resize(before, found.needed_n)
+    assert paired(mean(more), mean(more - 0.1), margin=0.02, seed=0, resamples=99).verdict == "regressed"
+    assert paired(mean(more[1:]), mean(more[1:] - 0.1), margin=0.02, seed=0, resamples=99).verdict == "inconclusive"
+
+
+def test_differences_stay_on_the_scale() -> None:
+    found = paired(mean([1, 1, 1, 1, 0.2]), mean([0, 0, 0, 0, 0.3]), margin=0.02, seed=0, resamples=500)
+    assert found.low == -1.0
+    gap = unpaired_difference(mean([1.0, 1.0, 0.3]), mean([0.0, 0.4]), seed=0, resamples=500)
+    assert gap.high == 1.0
 
 
 @pytest.mark.parametrize("changed", [1, 2, 3, 4, 5])
@@ -346,6 +449,19 @@ def test_standard_error_needs_units_and_variation() -> None:
     assert standard_error(np.full(10, 0.1 + 0.2), 5) is None
     assert standard_error(np.array([1.0] * 9 + [np.nan]), 5) is None
     assert standard_error(np.array([0.0, 1.0]), 2) == pytest.approx(1.0)
+    assert do_not_vary(np.full(10, 0.1 + 0.2))
+    assert not do_not_vary(np.array([1.0, 2.0, 3.0]))
+    assert not do_not_vary(np.array([1.0] * 9 + [np.nan])), "undefined is not unvarying"
+
+
+def test_an_unvarying_interval_holds_the_value_and_stays_on_the_scale() -> None:
+    for value in (-1.0, -0.3, 0.0, 0.7, 1.0):
+        low, high = unvarying_interval(value, 1.0, 7) or (None, None)
+        assert low is not None
+        assert high is not None
+        assert -1.0 <= low <= value <= high <= 1.0
+    assert unvarying_interval(0.0, np.inf, 7) is None
+    assert unvarying_interval(0.0, 1.0, 1) is None
 
 
 def test_newcombe_is_symmetric() -> None:

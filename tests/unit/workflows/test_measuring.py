@@ -18,10 +18,12 @@ from lorascope.schema.items import (
     Item,
     LabelsAnswer,
     LabelsItem,
+    ScoreAnswer,
+    TokensAnswer,
 )
 from lorascope.schema.suite import SuiteTask
 from lorascope.workflows.measuring import Pair, TaskAnswers, adjust_p_values, measure_task, plan_pairs
-from lorascope.workflows.scoring import Asked, primary_metric, tuned_thresholds
+from lorascope.workflows.scoring import Asked, primary_metric, same_outputs, tuned_thresholds
 
 
 def task_of(items: Sequence[Item], kind: str = "generate", **settings: object) -> LoadedTask:
@@ -60,6 +62,51 @@ def test_a_dead_adapter_is_equivalent_with_p_1() -> None:
     for found in measure_task(answers, [Pair("x", "b")], seed=0):
         assert found.delta is not None
         assert (found.delta.verdict, found.delta.p_value, found.delta.low, found.delta.high) == ("equivalent", 1, 0, 0)
+
+
+def test_equal_scores_of_other_texts_are_not_equal_answers() -> None:
+    """Nothing right on either side, in other words: no evidence that the checkpoints are equivalent."""
+    items = asked_for(40)
+    answers = TaskAnswers(task_of(items, metrics=["exact_match", "token_f1"]))
+    answers.asked = {"b": Asked(items, said(*["no"] * 40)), "x": Asked(items, said(*["no"] * 39, "never"))}
+    for found in measure_task(answers, [Pair("x", "b")], seed=0):
+        assert found.delta is not None
+        assert (found.delta.value, found.delta.p_value, found.delta.verdict) == (0.0, 1.0, "inconclusive")
+        assert found.delta.high == pytest.approx(0.0876, abs=1e-4)
+        assert found.delta.needed_n == 189
+
+
+def test_a_category_with_the_same_answers_is_equivalent_beside_one_without() -> None:
+    """Four of four right on both sides: the same log-probabilities in one category, others in the other."""
+    items: list[Item] = [
+        ChoiceItem(item_id=str(n), question="?", context="?", choices=("a", "b"), answer=0, category="ab"[n // 4])
+        for n in range(8)
+    ]
+    before: list[Answer] = [ChoiceAnswer(logprobs=(-1.0, -2.0))] * 8
+    after: list[Answer] = [*before[:4], *[ChoiceAnswer(logprobs=(-1.5, -2.5))] * 4]
+    answers = TaskAnswers(task_of(items, "choice", metrics=["accuracy"]))
+    answers.asked = {"b": Asked(items, before), "x": Asked(items, after)}
+    found = {m.slice.value if m.slice else "whole": m.delta for m in measure_task(answers, [Pair("x", "b")], seed=0)}
+    verdicts = {name: (delta.verdict, delta.high == 0) for name, delta in found.items() if delta}
+    assert verdicts == {
+        "a": ("equivalent", True),
+        "b": ("inconclusive", False),
+        "whole": ("inconclusive", False),
+    }
+
+
+def test_what_counts_as_the_same_output() -> None:
+    items = asked_for(1)
+
+    def same(one: Answer, other: Answer) -> bool:
+        return same_outputs(Asked(items, [one]), Asked(items, [other]))
+
+    text = GenerateAnswer(text="a", truncated=False, gold_logprob=-1.0)
+    assert same(text, GenerateAnswer(text="a", truncated=True, gold_logprob=-2.0))
+    assert not same(text, GenerateAnswer(text="a ", truncated=False, gold_logprob=-1.0))
+    assert same(TokensAnswer(tags=("O",), cut=1), TokensAnswer(tags=("O",)))
+    assert not same(LabelsAnswer(probabilities=(0.9, 0.1)), LabelsAnswer(probabilities=(0.8, 0.2)))
+    assert same(ScoreAnswer(value=0.5), ScoreAnswer(value=0.5))
 
 
 def test_named_sets_are_slices_and_the_whole_is_their_union() -> None:
