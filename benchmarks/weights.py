@@ -15,6 +15,7 @@ three. ``verdicts`` counts the vectors on which both agree.
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import importlib.util
 import io
@@ -38,6 +39,7 @@ from lorascope.weights.intruders import Question, judge_matrix
 from lorascope.weights.matrices import Matrix, adapted_matrix
 
 K, EPSILON, RANK = 10, 0.5, 16
+_COPIED = 2
 SQUARE, LONG = (1024, 2048, 4096, 8192), ((4096, 11008), (11008, 4096))
 COLUMNS = ("date", "case", "ours_s", "peer", "peer_s", "ratio", "verdicts", "note", "machine")
 
@@ -192,20 +194,26 @@ def peers(hidden: int = 2048, layers: int = 4) -> None:
     print_row(case, mine, "WeightWatcher analyze", watched, note="spectra of the adapted layers only: no intruders")
 
 
-def memory(hidden: int = 4096, inner: int = 11008, layers: int = 10) -> None:
+def memory() -> None:
     """``lorascope weights`` in a process of its own, its anonymous memory read every 20 ms."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        size = write_checkpoint(folder, hidden, inner, layers)
-        torch_alone = _peak([sys.executable, "-c", "import torch, transformers, peft, safetensors.torch"])[0]
-        for case, more in (("left side, no null levels", ["--side", "left", "--no-null"]), ("defaults", [])):
-            peak, took = weights_command(folder, folder / case.replace(" ", "-"), more, device="cpu")
-            note = f"peak {peak / 1e9:.2f} GB anonymous, {(peak - torch_alone) / 1e9:.2f} GB beyond the imports"
-            print_row(f"{size / 1e9:.1f} GB bf16 checkpoint, {case}", took, "", None, note=note)
+    imports = _peak([sys.executable, "-c", "import torch, transformers, peft, safetensors.torch"])[0]
+    quick = ["--side", "left", "--no-null"]
+    cases = (("LoRA, left side, no null levels", 10, "lora", quick), ("LoRA, defaults", 2, "lora", []),
+             ("full fine-tune, defaults", 2, "full", []))  # fmt: skip
+    for case, layers, adapted, more in cases:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            size = write_checkpoint(folder, 4096, 11008, layers)
+            peak, took = weights_command(folder, folder / "out", more, device="cpu", adapted=adapted)
+            note = f"peak {peak / 1e9:.2f} GB anonymous, {(peak - imports) / 1e9:.2f} GB beyond the imports"
+            print_row(f"{size / 1e9:.1f} GB bf16 base, {case}", took, "", None, note=note)
 
 
 def write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int:
-    """A random Llama in bf16, sharded, and an r = 16 adapter on every linear layer; returns the base's bytes."""
+    """A random Llama in bf16, sharded, an r = 16 adapter on every linear layer, and a copy with every weight moved.
+
+    The copy (``full``) is written for small models alone. Returns the base's bytes.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -217,6 +225,11 @@ def write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int:
     model = LlamaForCausalLM(config)
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder / "base", max_shard_size="1GB")
+    if layers <= _COPIED:
+        moved = copy.deepcopy(model)
+        for parameter in moved.parameters():
+            parameter.data += 0.02 * parameter.data.abs().mean() * torch.randn_like(parameter.data)
+        moved.save_pretrained(folder / "full")
     tuned = get_peft_model(model, LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM"))
     for key, parameter in tuned.named_parameters():
         if "lora_B" in key:
@@ -225,10 +238,12 @@ def write_checkpoint(folder: Path, hidden: int, inner: int, layers: int) -> int:
     return sum(file.stat().st_size for file in (folder / "base").glob("*.safetensors"))
 
 
-def weights_command(folder: Path, out: Path, more: list[str], *, device: str) -> tuple[float, float]:
+def weights_command(
+    folder: Path, out: Path, more: list[str], *, device: str, adapted: str = "lora"
+) -> tuple[float, float]:
     """Run ``lorascope weights`` on what :func:`write_checkpoint` wrote; peak anonymous memory in bytes, and seconds."""
     program = str(Path(sys.executable).with_name("lorascope"))
-    given = [str(folder / "base"), str(folder / "lora"), *more, "--out", str(out), "--device", device, "--quiet"]
+    given = [str(folder / "base"), str(folder / adapted), *more, "--out", str(out), "--device", device, "--quiet"]
     return _peak([program, "weights", *given])
 
 

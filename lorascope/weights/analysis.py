@@ -122,8 +122,16 @@ def analyse_module(
         notes=_notes(base, spectrum, judgement),
         **_sizes(base, delta, spectrum, rank),
     )
-    directions = principal_directions(delta, SIMILAR_DIRECTIONS)[0] if spectrum.norm else torch.zeros(delta.shape[0], 0)
-    return ModuleAnalysis(report, judgement, null, directions)
+    return ModuleAnalysis(report, judgement, null, _directions(delta, spectrum))
+
+
+def _directions(delta: WeightDelta, spectrum: _Spectrum) -> Tensor:
+    """ΔW's leading output directions, (m, ≤ 16); none for ΔW = 0."""
+    if not spectrum.norm:
+        return torch.zeros(delta.shape[0], 0)
+    if isinstance(delta, DenseDelta):
+        return leading_triplets(Matrix(delta.matrix), SIMILAR_DIRECTIONS).left
+    return principal_directions(delta, SIMILAR_DIRECTIONS)[0]
 
 
 def _spectrum(delta: WeightDelta, full: bool) -> _Spectrum:
