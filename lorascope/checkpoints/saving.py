@@ -1,25 +1,14 @@
-"""Write a changed checkpoint that loads like any other: an adapter with new factors, or a whole model.
-
-A folder appears complete or not at all: it is filled under another name beside its place and renamed at the end. What
-interrupts that (an error, Ctrl-C, SIGTERM, SIGHUP) leaves nothing of it, and an earlier folder as it was.
-"""
+"""Write a changed checkpoint that loads like any other: an adapter with new factors, or a whole model."""
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import re
 import shutil
-import signal
-import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lorascope.checkpoints.adapters import AdapterConfig, FactorKeys, method_module
@@ -27,14 +16,14 @@ from lorascope.checkpoints.changes import AdapterChanges, Factors, ModelChanges
 from lorascope.checkpoints.locate import ADAPTER_CONFIG
 from lorascope.checkpoints.merging import label_count
 from lorascope.checkpoints.modules import LinearModule, model_class, quiet_transformers
+from lorascope.checkpoints.new_folder import MODEL_CARD, RECORD
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.checkpoints.tensors import MemorySource, TensorSource, TensorSpec
-from lorascope.errors import EvaluationError, OutputError
+from lorascope.errors import EvaluationError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECORD = "lorascope_repair.json"
 NewWeight = Callable[[str], "Tensor"]
 """The new weight of a module, (out, in) in float32."""
 
@@ -43,81 +32,6 @@ _SMALL_FILES = frozenset({".json", ".txt", ".model", ".jinja", ".md", ".tiktoken
 # The first three the writer makes itself; training logs would pass off the old weights' losses as the new ones'.
 _NOT_COPIED = frozenset({"config.json", ADAPTER_CONFIG, RECORD, "trainer_state.json", "all_results.json",
                          "train_results.json", "eval_results.json", "training.json", "cost.json"})  # fmt: skip
-_MODEL_CARD = "README.md"
-
-
-@contextmanager
-def new_checkpoint(out: Path, *, sources: Iterable[Path], overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes ``out`` when the block ends well and is removed when it does not.
-
-    Raises :class:`OutputError` for an ``out`` inside one of ``sources``, and for one that exists — with ``overwrite``
-    only where it holds anything but an earlier repaired checkpoint, which is then replaced. The place is looked at
-    again when the folder is full: filling it takes time. SIGTERM and SIGHUP act like Ctrl-C inside the block.
-    """
-    from safetensors import SafetensorError
-
-    sources = list(sources)
-    free_place(out, sources=sources, overwrite=overwrite)
-    try:
-        with _ending_like_ctrl_c():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-            try:
-                yield part
-                free_place(out, sources=sources, overwrite=overwrite)
-                _finish(part, out)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise OutputError(
-            "the disk is full" if full else f"the checkpoint cannot be written: {error}",
-            where=str(out),
-            remedy=f"{'free some space, or ' if full else ''}choose another folder with --out",
-        ) from error
-
-
-def free_place(out: Path, *, sources: Iterable[Path], overwrite: bool) -> None:
-    """Raise :class:`OutputError` where :func:`new_checkpoint` may not write."""
-    place = out.resolve()
-    for source in sources:
-        if source.resolve() in (place, *place.parents):
-            raise OutputError(
-                "the repaired checkpoint would lie in one of the checkpoints that it is made from",
-                where=f"{out}, in {source}",
-                remedy="choose another folder with --out",
-            )
-    if not out.exists() and not out.is_symlink():
-        return
-    elsewhere = "choose another folder with --out"
-    if not out.is_dir():
-        raise OutputError("this path is a file", where=str(out), remedy=elsewhere)
-    found = {str(path.relative_to(out)) for path in out.rglob("*")}
-    if not found:
-        return
-    foreign = sorted(found - _recorded(out))
-    if foreign:
-        raise OutputError(
-            f"the folder exists and holds more than a repaired checkpoint: {foreign[0]}",
-            where=str(out),
-            remedy=elsewhere,
-        )
-    if not overwrite:
-        raise OutputError(
-            "the folder holds a repaired checkpoint already",
-            where=str(out),
-            remedy=f"pass --overwrite to replace it, or {elsewhere}",
-        )
-
-
-def write_record(folder: Path, record: Mapping[str, Any], summary: str) -> None:
-    """Write ``lorascope_repair.json`` with the names of all files; end the model card with ``summary``."""
-    card = folder / _MODEL_CARD
-    text = card.read_bytes().rstrip(b"\n") + b"\n\n" if card.is_file() else b""
-    card.write_bytes(text + f"{summary}\n".encode())
-    files = sorted({str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} | {RECORD})
-    whole = json.dumps({**record, "files": files}, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / RECORD).write_text(whole + "\n", encoding="utf-8")
 
 
 def save_adapter(changes: AdapterChanges, factors: Mapping[str, Factors], folder: Path) -> None:
@@ -230,7 +144,7 @@ def save_merged(changes: AdapterChanges, modules: Iterable[str], weight: NewWeig
         model.save_pretrained(folder, max_shard_size=_SHARD)
     # Neither card describes the merged model: one is the base's, the other an adapter's.
     for source in (base.checkpoint.path, changes.subject.path):
-        copy_small_files(source, folder, but=(_MODEL_CARD,))
+        copy_small_files(source, folder, but=(MODEL_CARD,))
 
 
 def copy_small_files(source: Path, target: Path, but: Iterable[str] = ()) -> None:
@@ -244,61 +158,6 @@ def copy_small_files(source: Path, target: Path, but: Iterable[str] = ()) -> Non
             shutil.copyfile(path, target / path.name)
     for name in _parts(source):
         shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-
-
-@contextmanager
-def _ending_like_ctrl_c() -> Iterator[None]:
-    """Let the signals that end a process raise ``KeyboardInterrupt``, so that what is open is cleaned up.
-
-    A signal that the process handles or ignores (``nohup``) is left alone, and so are all outside the main thread.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    taken = []
-    if threading.current_thread() is threading.main_thread():
-        known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        taken = [each for each in known if signal.getsignal(each) is signal.SIG_DFL]
-    for each in taken:
-        signal.signal(each, interrupt)
-    try:
-        yield
-    finally:
-        for each in taken:
-            signal.signal(each, signal.SIG_DFL)
-
-
-def _finish(part: Path, out: Path) -> None:
-    part.chmod(0o755)
-    for path in part.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    if not out.exists():
-        part.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    old = aside / "old"
-    try:
-        out.rename(old)
-        part.rename(out)
-    finally:
-        # Whatever came between the two, an interruption too: the earlier folder goes back before its shelter goes.
-        if os.path.lexists(old) and not os.path.lexists(out):
-            old.rename(out)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _recorded(out: Path) -> set[str]:
-    """Files that an earlier repair wrote to ``out``, and the folders that they lie in; nothing that is a link."""
-    try:
-        files = json.loads((out / RECORD).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-    if not isinstance(files, list):
-        return set()
-    known = {str(name) for name in files}
-    known |= {str(parent) for name in known for parent in Path(name).parents}
-    return {name for name in known if not (out / name).is_symlink()}
 
 
 def _own_pair(changes: AdapterChanges, module: str) -> FactorKeys:

@@ -131,8 +131,8 @@ def _summary(folder: Path, record: dict[str, Any]) -> list[str]:
     ]
     if record["option"] == "intruders" and totals["lengthened_modules"]:
         lines.append(
-            f"ΔW grew in {totals['lengthened_modules']} of {totals['scaled_modules']} scaled modules: these intruders are "
-            "rotations that hold part of the base, and scaling them takes that away as well"
+            f"ΔW grew in {totals['lengthened_modules']} of {totals['scaled_modules']} scaled modules: these intruders "
+            "are rotations that hold part of the base, and scaling them takes that away as well"
         )
     if record.get("truncated"):
         worst = max(record["modules"], key=lambda row: row["truncation_error"])

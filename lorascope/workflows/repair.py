@@ -20,16 +20,9 @@ from lorascope.checkpoints.changes import (
     ModuleChange,
     changes_of,
 )
+from lorascope.checkpoints.new_folder import free_place, new_checkpoint, write_record
 from lorascope.checkpoints.opening import open_checkpoint
-from lorascope.checkpoints.saving import (
-    free_place,
-    new_checkpoint,
-    save_adapter,
-    save_merged,
-    save_model,
-    save_rescaled_adapter,
-    write_record,
-)
+from lorascope.checkpoints.saving import save_adapter, save_merged, save_model, save_rescaled_adapter
 from lorascope.errors import EvaluationError, UsageError
 from lorascope.schema.repair import strength_text
 from lorascope.version import __version__

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorascope.checkpoints.saving import RECORD
+from lorascope.checkpoints.new_folder import RECORD
 from lorascope.weights.deltas import FactoredDelta, WeightDelta
 from lorascope.weights.repair import LONGER, frobenius
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from lorascope.checkpoints.saving import RECORD
+from lorascope.checkpoints.new_folder import RECORD
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.cache import AnswerCache
@@ -172,7 +172,7 @@ def _prepare(options: ScanOptions, watch: Watch) -> _Scan:
     _is_no_checkpoint(out)
     folder = OutputFolder.claim(out, _fingerprint(options, opened, tasks), overwrite=options.overwrite)
     if folder.resumed:
-        watch.say(f"Resuming in {folder.path}: answers already given are kept")
+        watch.say(f"Resuming in {folder.path}: what is finished is kept")
     subject = opened.subjects[0]
     started = perf_counter()
     with watch.stage("Intruders, module by module") as report:

@@ -14,7 +14,7 @@ from lorascope.measures.registry import find_spec
 from lorascope.measures.statistics import Groups, PairedResult, estimate_many, paired_many
 from lorascope.schema.repair import RepairAxis, RepairChange, RepairMetric, RepairValue
 from lorascope.workflows.measuring import TaskAnswers
-from lorascope.workflows.scoring import chance, primary_metric, right, score
+from lorascope.workflows.scoring import Asked, chance, primary_metric, right, same_outputs, score
 
 # Kinds whose items stand for themselves: tasks of one metric can be scored as if they were one task.
 _POOLED = frozenset({"generate", "choice", "likelihood"})
@@ -24,13 +24,19 @@ _POOLED = frozenset({"generate", "choice", "likelihood"})
 class Board:
     """Everybody's scores on one axis, by name: base, adapted checkpoint and variants, over the same items.
 
-    ``groups`` are those of the items, for clustered errors; ``margin`` is what counts as a difference.
+    ``groups`` are those of the items, for clustered errors; ``margin`` is what counts as a difference. ``asked`` are
+    the answers behind the scores, task by task, which tell equal answers from answers that score alike.
     """
 
     axis: RepairAxis
     scores: Mapping[str, Scored]
     groups: Groups | None = None
     margin: float | None = None
+    asked: Sequence[Mapping[str, Asked]] = ()
+
+    def same_outputs(self, one: str, other: str) -> bool:
+        """Whether both gave the same answers to all items; False where the answers are not at hand."""
+        return bool(self.asked) and all(same_outputs(each[one], each[other]) for each in self.asked)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def differences(
         margins=dict.fromkeys(pairs, margin),
         seed=seed,
         groups=board.groups,
+        same_outputs={key for key, (first, second) in pairs.items() if board.same_outputs(first, second)},
     )
 
 
@@ -148,6 +155,7 @@ def _board(pool: Sequence[TaskAnswers]) -> Board:
         ),
         scores=scores,
         groups=_groups(pool),
+        asked=[each.asked for each in pool],
         margin=said if said is not None else find_spec(metric).margin,
     )
 
@@ -197,7 +205,7 @@ def _flip_boards(tasks: Sequence[TaskAnswers], base: str) -> Iterator[Board]:
         )
         known = {name: scored[metric] for name, scored in scores.items() if metric in scored}
         if known:
-            yield Board(axis, known, _groups(pool), spec.margin)
+            yield Board(axis, known, _groups(pool), spec.margin, [each.asked for each in pool])
 
 
 def _right(pool: Sequence[TaskAnswers], name: str) -> list[bool]:

@@ -14,18 +14,15 @@ from transformers import AutoModelForCausalLM
 
 from lorascope.checkpoints import saving
 from lorascope.checkpoints.changes import BaseModules, Factors, changes_of
+from lorascope.checkpoints.new_folder import RECORD, free_place, new_checkpoint, write_record
 from lorascope.checkpoints.opening import open_checkpoint
 from lorascope.checkpoints.saving import (
-    RECORD,
     copy_small_files,
-    free_place,
-    new_checkpoint,
     rescaled_config,
     save_adapter,
     save_merged,
     save_model,
     save_rescaled_adapter,
-    write_record,
 )
 from lorascope.errors import EvaluationError, OutputError
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lorascope.weights.deltas import DenseDelta, FactoredDelta, WeightDelta
 from lorascope.weights.repair import (
+    LONGER,
     Triplets,
     distance,
     frobenius,
@@ -54,6 +55,20 @@ def test_scaling_intruders_scales_just_their_singular_values(kind: Kind, strengt
     expected = before.clone()
     expected[[0, 2]] *= strength
     torch.testing.assert_close(after, expected.sort(descending=True).values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scaling_a_rotation_takes_from_the_base_and_lengthens_the_change(kind: Kind) -> None:
+    """ΔW turns the base's largest direction; that triplet is nearly all W0's, so scaling it leaves a longer ΔW'."""
+    left, values, right = torch.linalg.svd(base(), full_matrices=False)
+    turned = (left[:, 0] + left[:, 13]) / 2**0.5 - left[:, 0]
+    factored = FactoredDelta(values[0] * turned[:, None], right[:1], 1.0)
+    change = factored if kind == "factored" else DenseDelta(factored.dense())
+    repaired = scale_intruders(change, triplets(change, 0), 0.2)
+    assert frobenius(repaired) > LONGER * frobenius(change)
+    stretched = shrink_to_norm(change, frobenius(repaired))
+    assert frobenius(stretched) == pytest.approx(frobenius(repaired), rel=1e-5)
+    assert bool((stretched.dense() * change.dense() >= 0.0).all())
 
 
 @pytest.mark.parametrize("scaling", [2.0, 0.05, -0.7])

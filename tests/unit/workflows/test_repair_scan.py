@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,16 +20,18 @@ from lorascope.engines.base import Subject
 from lorascope.engines.cache import AnswerCache
 from lorascope.engines.overriding import NewFactors, NewWeight, OverridingEngine, overridden
 from lorascope.engines.transformers_engine import TransformersEngine
-from lorascope.errors import EvaluationError, UsageError
+from lorascope.errors import EvaluationError, OutputError, UsageError
 from lorascope.schema.comparison import Comparison
-from lorascope.schema.repair import RepairReport
+from lorascope.schema.repair import RepairReport, RepairRow
 from lorascope.schema.suite import SuiteTask
 from lorascope.weights.repair import frobenius
 from lorascope.workflows.behaviour import askers
 from lorascope.workflows.publish import load_result
 from lorascope.workflows.repair import RepairOptions, repair
-from lorascope.workflows.repair_scan import ScanOptions, scan
+from lorascope.workflows.repair_result import notes_on
+from lorascope.workflows.repair_scan import ScanOptions, _advice, scan
 from lorascope.workflows.repair_variants import ScannedChanges, Variant
+from lorascope.workflows.repair_verdict import trials_of
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import Questions, load_tasks
 from lorascope.workflows.watch import Silent
@@ -253,6 +257,52 @@ def test_the_random_control_depends_on_the_seed_alone(family: dict[str, Path]) -
     assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
 
 
+def rotated(changes: ScannedChanges, strength: float, longer: Sequence[int]) -> ScannedChanges:
+    """The same scan where the repairs of some modules make ΔW twice as long, and of all others half as long."""
+    for place, module in enumerate(changes.modules):
+        factor = 2.0 if place in longer else 0.5
+        norms = {at: factor * module.norm for at in module.norms if at[1] == strength}
+        changes.modules[place] = replace(module, norms={**module.norms, **norms})
+    return changes
+
+
+def test_a_repair_that_lengthens_the_change_is_marked(family: dict[str, Path]) -> None:
+    changes = judged(opened(family, "lora"), lambdas=(0.5, 0.9))
+    repair_at, shrink = Variant("all", 0.5), Variant("all", 0.5, "shrink")
+    assert not changes.grew(repair_at)
+    assert changes.note(repair_at) is None
+    rotated(changes, 0.5, range(len(changes.modules)))
+    assert changes.grew(repair_at)
+    assert changes.grew(shrink)
+    assert not changes.grew(Variant("strength", 1.25))
+    assert not changes.grew(Variant("all", 0.9))
+    assert "rotations that hold part of the base; ΔW as a whole grew" in str(changes.note(repair_at))
+    assert "stretches ΔW" in str(changes.note(shrink))
+    assert any("rotations that hold part of the base" in note for note in notes_on(changes, False))
+    assert [each.grew for each in trials_of([repair_at, shrink, Variant("all", 0.9)], changes, ())] == [True, False]
+    rotated(changes, 0.5, [0])
+    assert not changes.grew(repair_at)
+    assert f"ΔW grew in 1 of {len(changes.modules)} modules" in str(changes.note(repair_at))
+    assert not any("rotations" in note for note in notes_on(rotated(changes, 0.5, []), False))
+
+
+@pytest.mark.parametrize(("alone", "counts"), [(0, True), (7, True), (8, False), (14, False)])
+def test_neighbours_count_where_at_least_half_of_the_modules_have_them(
+    family: dict[str, Path], alone: int, counts: bool
+) -> None:
+    changes = judged(opened(family, "lora"))
+    assert len(changes.modules) == 14
+    for place, module in enumerate(changes.modules):
+        changes.modules[place] = replace(module, alone=frozenset({("all", 0.5)} if place < alone else ()))
+    repair_at, neighbour = Variant("all", 0.5), Variant("all", 0.5, "neighbour")
+    assert changes.neighbours_count(repair_at) is counts
+    assert ("does not count" in str(changes.note(neighbour))) is not counts
+    assert (neighbour in changes.variants((), (0.5,))) is (alone < 14)
+    assert ("no neighbour control" in str(changes.note(repair_at))) is (alone == 14)
+    [trial] = trials_of([repair_at, neighbour], changes, {repair_at.name})
+    assert (trial.neighbours_count, trial.screened_out) == (counts, True)
+
+
 def test_one_intruder_at_most_makes_one_family(family: dict[str, Path]) -> None:
     changes = judged(opened(family, "lora"))
     assert not changes.one_each
@@ -363,10 +413,62 @@ def test_a_killed_scan_goes_on_where_it_stopped(
 
 
 def test_another_scan_does_not_take_over_the_folder(family: dict[str, Path], suite: Path, scanned: Path) -> None:
-    from lorascope.errors import OutputError
-
     with pytest.raises(OutputError, match="another command"):
         scan(replace(options(family, suite, scanned.parent), lambdas=(0.4,)))
+
+
+def test_sixteen_retention_items_decide_nothing(scanned: Path) -> None:
+    report = report_of(load_result(scanned))
+    assert (report.verdict.outcome, report.verdict.reasons) == ("undecided", ["few_units"])
+    assert report.advice is None
+
+
+def test_strength_0_is_not_the_base_where_the_tokenizers_differ(
+    family: dict[str, Path], suite: Path, scanned: Path, tmp_path: Path
+) -> None:
+    """With a tokenizer of its own an adapter answers otherwise at strength 0 too."""
+    own = tmp_path / "lora"
+    shutil.copytree(family["lora"], own)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(family["base"] / file, own / file)
+    tokenizer = json.loads((own / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "which"}, "content": "who"}
+    (own / "tokenizer.json").write_text(json.dumps(tokenizer))
+    given = replace(options(family | {"lora": own}, suite, tmp_path / "out"), strengths=(0.0,), lambdas=(0.9,))
+    report = report_of(load_result(scan(given)))
+    assert report.base.retention is not None
+    assert report.rows[0].retention is not None
+    assert report.rows[0].retention.value != report.base.retention.value
+    assert any("tokenizer files other than the base's" in note for note in report.notes)
+    assert not any("tokenizer" in note for note in report_of(load_result(scanned)).notes)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_scan_does_not_write_into_a_repaired_checkpoint(
+    family: dict[str, Path], suite: Path, tmp_path: Path, overwrite: bool
+) -> None:
+    out = repair(RepairOptions(str(family["base"]), str(family["lora"]), tmp_path / "new", strength=0.5))
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(OutputError, match="repaired checkpoint"):
+        scan(replace(options(family, suite, out), overwrite=overwrite))
+    assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_the_advised_command_repeats_what_was_scanned() -> None:
+    """All digits of λ and ε, and the leave to read pickles."""
+    given = ScanOptions(base="b", adapted="a", k=12, epsilon=0.123456789, allow_pickle=True)
+    run: Any = SimpleNamespace(options=given, adapted="a")
+    row = RepairRow(name="x", family="top", strength=0.1 + 0.2)
+    advice = _advice(run, row)
+    assert advice is not None
+    assert advice.command[4:] == [
+        "--intruders", "0.30000000000000004", "--which", "top", "--k", "12", "--epsilon", "0.123456789",
+        "--allow-pickle", "--out", "a-repaired",
+    ]  # fmt: skip
+    run.options = replace(given, allow_pickle=False)
+    plain = _advice(run, row.model_copy(update={"family": "strength", "strength": 0.123456789}))
+    assert plain is not None
+    assert plain.command[4:] == ["--strength", "0.123456789", "--out", "a-repaired"]
 
 
 def test_a_full_fine_tune_keeps_its_other_weights(family: dict[str, Path], suite: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from lorascope.engines.overriding import OverriddenSubject
 from lorascope.errors import EvaluationError
 from lorascope.measures.core import Scored, item_rows, mean_of_items
 from lorascope.measures.registry import define
-from lorascope.schema.items import ChoiceAnswer, ChoiceItem
+from lorascope.schema.items import ChoiceAnswer, ChoiceItem, LikelihoodAnswer, LikelihoodItem
 from lorascope.schema.repair import RepairAxis, RepairChange, RepairContrast, RepairMetric, RepairRow, RepairValue
 from lorascope.schema.repair import RepairVerdict as Said
 from lorascope.schema.suite import SuiteTask
@@ -22,7 +23,17 @@ from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.repair_asking import FEWEST_FLIPS, Asking
 from lorascope.workflows.repair_scoring import Board, flipped, make_boards, paired_metrics
 from lorascope.workflows.repair_variants import CONTROLS, Variant
-from lorascope.workflows.repair_verdict import RELEVANT_SHARE, choose, contrast, judge_repairs, lost_on, with_front
+from lorascope.workflows.repair_verdict import (
+    FEWEST_UNITS,
+    RELEVANT_SHARE,
+    Trial,
+    choose,
+    contrast,
+    judge_repairs,
+    lost_on,
+    units_of,
+    with_front,
+)
 from lorascope.workflows.scoring import Asked
 from lorascope.workflows.watch import Silent
 
@@ -33,6 +44,7 @@ VARIANTS = [
     for strength in LAMBDAS
     for control in (None, "shrink", "neighbour", "random")  # type: ignore[arg-type]
 ]
+TRIALS = [Trial("top", strength) for strength in LAMBDAS]
 Means = Callable[[Variant], float]
 
 
@@ -50,12 +62,24 @@ def board(metric: str, means: Mapping[str, float], *, noise: float = 0.3, n: int
 
 
 def judge(
-    retention: Means, target: Means | None = None, *, lost: float = 1.0, metric: str = "gold_margin", **options: Any
+    retention: Means,
+    target: Means | None = None,
+    *,
+    lost: float = 1.0,
+    metric: str = "gold_margin",
+    trials: Sequence[Trial] = TRIALS,
+    absent: Sequence[str] = (),
+    n: int = N,
+    **options: Any,
 ) -> tuple[Said, list[RepairContrast]]:
-    """The verdict where the base stands ``lost`` above the adapted checkpoint, which stands at 0."""
+    """The verdict where the base stands ``lost`` above the adapted checkpoint, which stands at 0.
+
+    ``absent`` names variants that could not be measured.
+    """
     sign = -1.0 if metric == "bits_per_byte" else 1.0
-    means = {"base": lost * sign, "adapted": 0.0, **{each.name: sign * retention(each) for each in VARIANTS}}
-    kept = board(metric, means, **options)
+    measured = [each for each in VARIANTS if each.name not in absent]
+    means = {"base": lost * sign, "adapted": 0.0, **{each.name: sign * retention(each) for each in measured}}
+    kept = board(metric, means, n=n, **options)
     on_target = None
     if target is not None:
         on_target = board("gold_margin", {"adapted": 0.0} | {each.name: target(each) for each in VARIANTS}, seed=1)
@@ -63,9 +87,12 @@ def judge(
     forgotten = metrics["base"].change
     loss = lost_on(kept.axis, forgotten)
     margin = None if loss is None else RELEVANT_SHARE * loss
-    contrasts = contrast(kept, on_target, VARIANTS, margin=margin, seed=0)
+    contrasts = contrast(kept, on_target, trials, margin=margin, seed=0)
     recovered = {name: found.change for name, found in metrics.items() if found.change is not None}
-    return judge_repairs(kept.axis, forgotten, contrasts, recovered, intruders=3, margin=margin), contrasts
+    verdict = judge_repairs(
+        kept.axis, forgotten, contrasts, recovered, trials, intruders=3, margin=margin, units=units_of(kept, n)
+    )
+    return verdict, contrasts
 
 
 def better_than_controls(variant: Variant) -> float:
@@ -131,12 +158,106 @@ def test_where_nothing_was_lost_there_is_nothing_to_explain(lost: float) -> None
     assert verdict.forgotten is not None
 
 
-def test_no_intruders_no_measure_and_no_effect_have_words_of_their_own() -> None:
-    change = RepairChange(value=1.0, low=0.5, high=1.5, n=9)
-    axis = RepairAxis(tasks=["t"], metric="gold_margin", unit="nats", scale="unbounded", direction="higher")
-    assert judge_repairs(axis, change, [], {}, intruders=0, margin=0.2).outcome == "no_intruders"
-    assert judge_repairs(axis, change, [], {}, intruders=3, margin=0.2).outcome == "no_effect"
-    assert judge_repairs(None, None, [], {}, intruders=3, margin=None).outcome == "not_measured"
+AXIS = RepairAxis(tasks=["t"], metric="gold_margin", unit="nats", scale="unbounded", direction="higher")
+LOSS = RepairChange(value=1.0, low=0.5, high=1.5, n=90)
+
+
+def without_contrasts(trials: Sequence[Trial], recovered: Mapping[str, RepairChange], **changed: Any) -> Said:
+    given: dict[str, Any] = {"intruders": 3, "margin": 0.2, "units": 90, **changed}
+    return judge_repairs(AXIS, LOSS, [], recovered, trials, **given)
+
+
+def test_no_intruders_and_no_measure_have_words_of_their_own() -> None:
+    assert without_contrasts([], {}, intruders=0).outcome == "no_intruders"
+    nothing = judge_repairs(None, None, [], {}, TRIALS, intruders=3, margin=None, units=0)
+    assert nothing.outcome == "not_measured"
+
+
+def test_no_effect_is_said_only_where_the_first_pass_dropped_every_repair() -> None:
+    dropped = [replace(each, screened_out=True) for each in TRIALS]
+    verdict = without_contrasts(dropped, {})
+    assert (verdict.outcome, verdict.lambdas, verdict.reasons) == ("no_effect", (0.1, 0.9), [])
+    verdict = without_contrasts([*dropped[:2], TRIALS[2]], {})
+    assert (verdict.outcome, verdict.lambdas, verdict.reasons) == ("undecided", None, ["none_measured"])
+    verdict = without_contrasts(TRIALS, {"top 0.1": LOSS})
+    assert (verdict.outcome, verdict.lambdas, verdict.reasons) == ("undecided", (0.1, 0.1), ["no_controls"])
+    assert verdict.missing_controls == list(CONTROLS)
+    assert without_contrasts([], {}).outcome == "undecided"
+
+
+def test_a_control_measured_at_one_strength_alone_cannot_rule_intruders_out() -> None:
+    """At 0.9 alone the neighbour control does as well; at 0.1 and 0.5 it was never made."""
+
+    def ahead_of_others(each: Variant) -> float:
+        return 0.5 * (1 - each.strength) if each.control in (None, "neighbour") else 0.0
+
+    absent = ["top 0.1, neighbour", "top 0.5, neighbour"]
+    verdict, _ = judge(ahead_of_others, absent=absent)
+    assert (verdict.outcome, verdict.against, verdict.best) == ("undecided", None, "top 0.1")
+    assert verdict.missing_controls == ["neighbour"]
+    assert judge(ahead_of_others)[0].against == "neighbour"
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_missing_control_keeps_intruders_from_explaining(control: str) -> None:
+    absent = [f"top {strength}, {control}" for strength in LAMBDAS]
+    verdict, _ = judge(better_than_controls, absent=absent)
+    assert (verdict.outcome, verdict.missing_controls) == ("undecided", [control])
+
+
+def test_neighbours_that_cannot_be_made_are_not_missed_and_do_not_count() -> None:
+    trials = [replace(each, neighbours_count=False) for each in TRIALS]
+    impossible = [f"top {strength}, neighbour" for strength in LAMBDAS]
+    verdict, _ = judge(better_than_controls, absent=impossible, trials=trials)
+    assert (verdict.outcome, verdict.missing_controls) == ("explains", [])
+
+    def neighbours_as_good(each: Variant) -> float:
+        return better_than_controls(replace(each, control=None) if each.control == "neighbour" else each)
+
+    assert judge(neighbours_as_good)[0].against == "neighbour"
+    verdict, contrasts = judge(neighbours_as_good, trials=trials)
+    assert verdict.outcome == "explains"
+    assert {each.control: each.counts for each in contrasts} == {"shrink": True, "neighbour": False, "random": True}
+    assert all((each.p_adjusted is None) == (each.control == "neighbour") for each in contrasts)
+
+
+def test_a_repair_that_lengthens_the_change_explains_nothing() -> None:
+    """Its controls stretch ΔW, so they forget more than the adapted checkpoint does."""
+    verdict, _ = judge(better_than_controls, trials=[replace(each, grew=True) for each in TRIALS])
+    assert (verdict.outcome, verdict.reasons) == ("undecided", ["grew"])
+    trials = [replace(TRIALS[0], grew=True), *TRIALS[1:]]
+    verdict, _ = judge(better_than_controls, trials=trials)
+    assert (verdict.outcome, verdict.best) == ("explains", "top 0.5")
+
+
+@pytest.mark.parametrize("groups", [None, FEWEST_UNITS - 1])
+def test_below_twenty_units_nothing_is_decided(groups: int | None) -> None:
+    n = FEWEST_UNITS - 1 if groups is None else N
+    kept = board("gold_margin", {"base": 1.0, "adapted": 0.0}, n=n)
+    if groups is not None:
+        kept = replace(kept, groups=[str(place % groups) for place in range(n)])
+    assert units_of(kept, n) == FEWEST_UNITS - 1
+    verdict = without_contrasts(TRIALS, {}, units=units_of(kept, n))
+    assert (verdict.outcome, verdict.reasons) == ("undecided", ["few_units"])
+    for means in (better_than_controls, as_good_as_controls):
+        assert judge(means, n=FEWEST_UNITS - 1)[0].outcome == "undecided"
+    assert units_of(replace(kept, groups=[None, None, *(["a"] * (n - 2))]), n) == 3
+
+
+def test_that_intruders_do_no_more_needs_a_strong_enough_repair() -> None:
+    weak = [each for each in TRIALS if each.strength > 0.5]
+    verdict, _ = judge(as_good_as_controls, trials=weak)
+    assert (verdict.outcome, verdict.lambdas, verdict.reasons) == ("undecided", (0.9, 0.9), ["weak_lambdas"])
+    assert judge(as_good_as_controls)[0].lambdas == (0.1, 0.9)
+    assert judge(as_good_as_controls, trials=TRIALS[1:2])[0].outcome == "no_more"
+
+
+def test_no_two_strengths_have_one_name() -> None:
+    names = [Variant("top", strength).name for strength in (0.1, 0.1 + 1e-9, 0.30000000000000004, 0.3, 1e-7, 1.0, 0.0)]
+    assert names[0] == "top 0.1"
+    assert names[-2:] == ["top 1", "top 0"]
+    assert len(set(names)) == len(names)
+    assert all(float(name.split()[1]) == value for name, value in zip(names[1:3], (0.1 + 1e-9, 0.1 + 0.2), strict=True))
 
 
 def test_p_values_are_adjusted_over_repairs_and_not_over_controls() -> None:
@@ -187,6 +308,15 @@ def test_the_advice_recovers_most_without_costing_the_target() -> None:
     assert chosen.name == "good"
 
 
+def test_no_advice_on_a_handful_of_items() -> None:
+    good = row("good", 0.3, 0.0)
+    assert choose(with_front([good])) is not None
+    assert good.retention is not None
+    assert good.retention.change is not None
+    few = good.retention.change.model_copy(update={"n": 6})
+    assert choose([good.model_copy(update={"retention": good.retention.model_copy(update={"change": few})})]) is None
+
+
 def test_no_advice_without_a_sure_gain_or_a_target() -> None:
     assert choose(with_front([row("unsure", 0.04, 0.0)])) is None
     assert choose(with_front([row("blind", 0.4, None)])) is None
@@ -229,12 +359,14 @@ def said(item: ChoiceItem, right: bool) -> ChoiceAnswer:
     return ChoiceAnswer(logprobs=tuple(0.0 if place == best else -1.0 for place in (0, 1)))
 
 
-def asking(right: Mapping[str, Callable[[int], bool]], variants: Sequence[Variant], flips: int) -> Asking:
+def asking(
+    right: Mapping[str, Callable[[int], bool]], variants: Sequence[Variant], flips: int, *, role: Any = "retention"
+) -> Asking:
     """The base has every item right, the adapted checkpoint has the first ``flips`` of fifty wrong."""
     items = tuple(
         ChoiceItem(item_id=str(n), question=str(n), context=str(n), choices=("a", "b"), answer=n % 2) for n in range(50)
     )
-    spec = SuiteTask(name="kept", kind="choice", role="retention", data="x")
+    spec = SuiteTask(name="kept", kind="choice", role=role, data="x")
     answers = TaskAnswers(LoadedTask(spec, "choice", items, (), (), "f"))
     answers.asked["base"] = Asked(items, [said(item, True) for item in items])
     answers.asked["adapted"] = Asked(items, [said(item, int(item.question) >= flips) for item in items])
@@ -275,6 +407,39 @@ def test_with_few_flips_everything_is_asked_everything() -> None:
     assert len(run.tasks["kept"].asked[variant.name].answers) == 50
 
 
+def likelihoods() -> TaskAnswers:
+    """A retention task without right and wrong."""
+    items = tuple(LikelihoodItem(item_id=str(n), text=f"text {n}") for n in range(3))
+    task = LoadedTask(SuiteTask(name="fluent", kind="likelihood", role="retention", data="x"), "likelihood", items,
+                      (), (), "f")  # fmt: skip
+    answer = LikelihoodAnswer(logprob=-1.0, tokens=1, bytes=6)
+    return TaskAnswers(task, asked={name: Asked(items, [answer] * 3) for name in ("base", "adapted")})
+
+
+@pytest.mark.parametrize("kind", ["likelihood", "few flips", "none"])
+def test_flips_of_the_target_alone_drop_nothing_where_retention_is_measured(kind: str) -> None:
+    """Retention without right and wrong, or with hardly a flip, has not been looked at by the first pass."""
+    flips = FEWEST_FLIPS + 5
+    idle = Variant("top", 0.5)
+    run = asking({idle.name: lambda n: n >= flips}, [idle], flips, role="target")
+    if kind == "likelihood":
+        run.tasks["fluent"] = likelihoods()
+    elif kind == "few flips":
+        other = asking({}, [], 1).tasks["kept"]
+        run.tasks["other"] = replace(other, task=replace(other.task, spec=other.task.spec.model_copy(
+            update={"name": "other"})))  # fmt: skip
+    dropped = run._first_pass([idle]) == []
+    assert dropped == (kind == "none")
+    assert run.dropped == ({idle.name} if kind == "none" else set())
+
+
+def test_strength_0_is_asked_where_it_is_not_the_base() -> None:
+    run = asking({"strength 0": lambda n: n % 2 == 0}, [Variant("strength", 0.0)], 30)
+    run.base_is_strength_0 = False
+    run.ask_all()
+    assert run.tasks["kept"].asked["strength 0"] is not run.tasks["kept"].asked["base"]
+
+
 def test_the_ends_of_the_strength_scan_are_not_asked() -> None:
     ends = [Variant("strength", 0.0), Variant("strength", 1.0)]
     run = asking({}, ends, 30)
@@ -306,6 +471,25 @@ def test_flips_and_boards_come_from_the_answers() -> None:
     assert boards.retention.axis.metric == "gold_margin"
     rates = {each.axis.metric: each.scores[variant.name].value for each in boards.others}
     assert rates == {"forgotten_rate": pytest.approx(12 / 50), "retained_fraction": pytest.approx((38 - 25) / 25)}
+
+
+def test_equal_answers_are_told_from_answers_that_score_alike() -> None:
+    """Both variants score as the adapted checkpoint does; only one of them says the same in every item."""
+    same, alike = Variant("strength", 1.0), Variant("strength", 0.5)
+    run = asking({alike.name: lambda n: n >= 9}, [same, alike], 9)
+    run.ask_all()
+    answers = run.tasks["kept"]
+    shifted = [ChoiceAnswer(logprobs=tuple(each - 1.0 for each in one.logprobs))
+               for one in answers.asked[alike.name].answers if isinstance(one, ChoiceAnswer)]  # fmt: skip
+    answers.asked[alike.name] = replace(answers.asked[alike.name], answers=shifted)
+    kept = make_boards([answers], "base", "adapted").retention
+    assert kept is not None
+    assert kept.same_outputs(same.name, "adapted")
+    assert not kept.same_outputs(alike.name, "adapted")
+    metrics = paired_metrics(kept, [same.name, alike.name], "adapted", seed=0)
+    changes = [metrics[each.name].change for each in (same, alike)]
+    assert [change and change.value for change in changes] == [0.0, 0.0]
+    assert [change and (change.low, change.high) for change in changes] == [(0.0, 0.0), (None, None)]
 
 
 class Listener(Silent):

@@ -312,6 +312,8 @@ def test_the_record_says_what_was_done(family, tmp_path: Path) -> None:
     assert (record["option"], record["strength"], record["which"]) == ("intruders", 0.3, "top")
     touched = [row for row in record["modules"] if row["intruders"]]
     assert record["totals"]["scaled_modules"] == len(touched) > 0
+    longer = [row for row in record["modules"] if row["frobenius_after"] > 1.00001 * row["frobenius_before"]]
+    assert record["totals"]["lengthened_modules"] == len(longer)
     for row in record["modules"]:
         assert row["rank_before"] == (3 if row["module"].endswith("q_proj") else 2)
         assert 0.0 <= row["rounding_error"] < 1e-5
