@@ -12,6 +12,7 @@ import altair as alt
 
 from lorascope.report.chart_parts import ROWS, Spec, finished, subject_encodings, subject_marks, vertical_mark
 from lorascope.report.modules import interval_rows, spectrum_rows
+from lorascope.report.numbers import SPACE
 from lorascope.report.texts import Language, Texts, load_texts
 from lorascope.schema.comparison import Comparison, ModuleWeights, Series
 
@@ -20,6 +21,7 @@ _GREY = "#8a8f98"
 _PAIR_COLOUR = "#0072b2"
 _DASHES = [[1, 0], [5, 4]]
 _SWEEPS = ("epsilon_curve", "epsilon_curve:right", "k_curve")
+_PERCENT_LABEL = f"format(100 * datum.value, '.3~g') + '{SPACE}%'"
 _FRACTIONS = ("energy", "relative_change")
 
 
@@ -225,7 +227,7 @@ def _lines(
     subjects = [name for name in subject_marks(comparison) if name in shown]
     colour, shape = subject_encodings(comparison, subjects)
     x = alt.X("x:Q", title=titles[0], axis=alt.Axis(grid=False))
-    ticks = alt.Axis(format="~%") if fraction else alt.Axis(tickMinStep=1)
+    ticks = alt.Axis(labelExpr=_PERCENT_LABEL) if fraction else alt.Axis(tickMinStep=1)
     y = alt.Y("y:Q", title=titles[1], axis=ticks)
     several = len({row.get("update") for row in rows}) > 1
     dash = {"strokeDash": _dash("update:N", [words("update.own"), words("update.random")])} if several else {}
@@ -250,7 +252,7 @@ def _band(base: alt.Chart, name: str, **mark: str) -> alt.Chart:
     """The rows with bounds as a pale area, with an entry of its own in the legend."""
     legend = alt.Legend(title=None, orient="bottom", symbolType="square", symbolFillColor=_GREY, symbolStrokeWidth=0,
                         symbolOpacity=0.35, symbolSize=160, labelLimit=300)  # fmt: skip
-    opacity = alt.Opacity("band:N", scale=alt.Scale(domain=[name], range=[0.25]), legend=legend)
+    opacity = alt.Opacity("band:O", scale=alt.Scale(domain=[name], range=[0.25, 0.25]), legend=legend)
     rows = base.transform_filter("isValid(datum.low)").transform_calculate(band=alt.expr.toString(name))
     return rows.mark_area(**mark).encode(opacity=opacity)
 

@@ -56,7 +56,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def pages(factory: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
+    long = factory.traced_weights_comparison(tuple(f"checkpoint-{step}" for step in (40, 80, 120, 160)))
+    for checkpoint in long.checkpoints:
+        checkpoint.path = f"/srv/experiments/models/2026/a-run-with-a-long-name/output/{checkpoint.name}"
+        checkpoint.architecture = "BertForSequenceClassification"
     made = {
+        "paths": render_html(long, None),
         "causal": render_html(factory.causal_comparison(), factory.causal_samples()),
         "labels": render_html(factory.labels_comparison(), None, language="zh"),
         "weights": render_html(factory.weights_only_comparison(), None),

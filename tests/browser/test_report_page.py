@@ -240,6 +240,42 @@ def test_the_map_moves_by_arrow_keys(visit: Opener) -> None:
     assert set(stops) == {1}
 
 
+def test_names_and_paths_have_room(visit: Opener) -> None:
+    page = visit("paths", width=1200).page
+    names = page.evaluate(
+        """[...document.querySelectorAll('.checkpoints .subject')].map(e => e.getBoundingClientRect().height
+             / parseFloat(getComputedStyle(e).lineHeight))"""
+    )
+    assert max(names) < 1.3
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.checkpoints tbody')].map(e => e.getBoundingClientRect().height)"
+    )
+    assert max(heights) < 160
+    box = "document.querySelector('.checkpoints').closest('.scroll')"
+    assert page.evaluate(f"{box}.scrollWidth <= {box}.clientWidth + 1")
+
+
+def test_only_what_overflows_fades_at_its_edge(visit: Opener) -> None:
+    page = visit("paths", width=1200).page
+    page.wait_for_timeout(100)
+    assert page.locator(".map-scroll").count() == 4
+    assert page.locator(".map-scroll.more").count() == 0
+    page.set_viewport_size({"width": 230, "height": 900})
+    page.wait_for_selector(".map-scroll.more")
+
+
+def test_no_line_of_the_header_begins_with_a_comma(visit: Opener) -> None:
+    page = visit("paths", width=375).page
+    apart = page.evaluate(
+        """[...document.querySelectorAll('.lede .named')].filter(e => e.querySelector('.and')).map(e => {
+             const [name, comma] = [e.querySelector('.subject'), e.querySelector('.and')];
+             return comma.getBoundingClientRect().left - name.getBoundingClientRect().right;
+           })"""
+    )
+    assert len(apart) == 3
+    assert all(abs(gap) < 2 for gap in apart)
+
+
 def test_print_is_light_and_without_controls(visit: Opener) -> None:
     page = visit("causal", scheme="dark").page
     page.emulate_media(media="print")

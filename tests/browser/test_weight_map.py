@@ -89,6 +89,73 @@ def test_an_unjudged_module_has_no_interval_chart(page: Page) -> None:
 
 
 @pytest.mark.parametrize("page", [375, 1200], indirect=True)
+def test_a_chosen_cell_is_marked_and_brings_its_panel_into_view(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    top = "document.getElementById('spectrum').getBoundingClientRect().top"
+    page.evaluate("document.querySelector('.weight-maps').scrollIntoView()")
+    assert page.evaluate(f"{top} > innerHeight * 0.6")
+    cell = page.locator("[data-subject=lora-r16] .heat button").first
+    cell.click()
+    page.wait_for_function(f"{top} >= 0 && {top} < innerHeight")
+    assert page.locator(".heat button[aria-pressed=true]").count() == 1
+    assert cell.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    place = page.evaluate("scrollY")
+    cell.evaluate("e => e.click()")
+    assert page.evaluate("scrollY") == place
+
+
+def test_arrow_keys_alone_do_not_scroll_to_the_panel(page: Page) -> None:
+    page.locator("[data-subject=lora-r16] .heat button").first.focus()
+    place = page.evaluate("scrollY")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("scrollY") == place
+
+
+def test_the_legend_names_only_what_the_module_has(page: Page) -> None:
+    page.locator("[data-subject=lora-r16] [data-module='model.layers.0.self_attn.q_proj']").click()
+    legend = page.locator("#spectrum .of-spectrum .role-legend-label text")
+    assert legend.all_text_contents() == ["base", "adapted", "ΔW"]
+    judged = page.locator("#spectrum .of-intervals .role-legend-label text")
+    assert judged.all_text_contents() == ["adapted"]
+    page.locator("[data-subject=lora-r16] [data-module='model.layers.1.mlp.down_proj']").click()
+    assert legend.count() == 6
+
+
+def test_judged_vectors_are_drawn_over_the_update(page: Page) -> None:
+    page.wait_for_selector("#spectrum .of-spectrum svg")
+    fills = page.evaluate(
+        """[...document.querySelectorAll('#spectrum .of-spectrum .mark-symbol.role-mark path')]
+             .map(e => e.getAttribute('fill'))"""
+    )
+    assert max(at for at, fill in enumerate(fills) if fill == "#00896b") < fills.index("#c04f00")
+
+
+@pytest.mark.parametrize("page", [375], indirect=True)
+def test_what_is_wider_than_its_box_says_so_until_the_end(page: Page) -> None:
+    fold = page.locator("details", has=page.locator("table.modules")).first
+    fold.evaluate("fold => { fold.open = true; }")
+    box, hint = fold.locator(".scroll"), fold.locator(".scroll-hint")
+    hint.wait_for(state="visible")
+    first = fold.locator("tbody th").first
+    before = first.bounding_box()
+    box.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+    hint.wait_for(state="hidden")
+    assert first.bounding_box() == before
+    assert not box.evaluate("e => e.classList.contains('more')")
+
+
+@pytest.mark.parametrize("page", [1200], indirect=True)
+def test_no_large_part_of_the_map_section_is_empty(page: Page) -> None:
+    maps, panel, whole = (page.locator(each).bounding_box() for each in (".maps", "#spectrum", ".map-and-spectrum"))
+    assert maps is not None
+    assert panel is not None
+    assert whole is not None
+    assert panel["y"] >= maps["y"] + maps["height"]
+    assert panel["width"] > 0.95 * whole["width"]
+    assert panel["height"] < 1100
+
+
+@pytest.mark.parametrize("page", [375, 1200], indirect=True)
 def test_nothing_is_cut(page: Page) -> None:
     page.wait_for_selector("#spectrum .of-intervals svg")
     cut = page.evaluate(

@@ -20,7 +20,7 @@
   // A table that is wider than its box says so: a fading edge, and words above it until the end is reached.
   const texts = lorascope.texts;
   const hintAt = (box) => {
-    const more = box.scrollWidth - box.clientWidth - box.scrollLeft > 2;
+    const more = box.scrollWidth - box.clientWidth - box.scrollLeft > 4;
     box.classList.toggle("more", more);
     if (box.classList.contains("map-scroll")) return;
     let hint = box.previousElementSibling;

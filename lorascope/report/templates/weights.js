@@ -46,11 +46,11 @@
     lorascope.draw(panel.querySelector(place), spec);
   };
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  // The charts must have their height first; the panel's head is what tells that something happened.
+  // As little as needed, so that the map stays in sight where both fit; of a taller panel the head comes into view.
   const reveal = () => {
     const { top } = panel.getBoundingClientRect();
     if (top >= 0 && top < innerHeight * 0.6) return;
-    panel.scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
+    panel.scrollIntoView({ block: "nearest", behavior: calm.matches ? "auto" : "smooth" });
   };
   const show = (cell) => {
     const module = of(cell);

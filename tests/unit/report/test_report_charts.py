@@ -10,8 +10,8 @@ import altair as alt
 import pytest
 
 from lorascope.report import charts
-from lorascope.report.curve_charts import thinned
-from lorascope.schema.comparison import Comparison
+from lorascope.report.curve_charts import distinct_runs, thinned
+from lorascope.schema.comparison import Comparison, Series
 
 
 def all_charts(comparison: Comparison) -> dict[str, charts.Spec]:
@@ -110,6 +110,55 @@ def test_curves_share_one_loss_axis_and_mark_steps(causal: Comparison) -> None:
     assert domains[0] == domains[1]
     assert "rises from step 280" in json.dumps(full)
     assert "rises from" not in json.dumps(lora)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "unit"),
+    [
+        ("LlamaForCausalLM", "loss, nats per token"),
+        ("GPT2LMHeadModel", "loss, nats per token"),
+        ("BertForSequenceClassification", "loss"),
+        ("BertModel", "loss"),
+    ],
+)
+def test_the_loss_has_a_unit_only_where_it_is_known(causal: Comparison, architecture: str, unit: str) -> None:
+    causal.checkpoints[1].architecture = architecture
+    spec = charts.curve_chart(causal, "lora-r16")
+    assert spec is not None
+    assert {each["y"]["title"] for each in encodings(spec) if "title" in each.get("y", {})} == {unit}
+
+
+def curves(subject: str, *ends: float) -> list[Series]:
+    return [Series(subject=subject, name="train_loss", x_name="step", x=[1.0, *ends], y=[2.0, *(1 / x for x in ends)])]
+
+
+def test_checkpoints_of_one_run_share_the_longest_curve(factory: ModuleType) -> None:
+    names = ("step-2", "step-3", "other", "single", "step-4", "bare")
+    comparison = factory.comparison(
+        [factory.checkpoint("base", role="base"), *map(factory.checkpoint, names)],
+        series=[
+            *curves("step-2", 2.0), *curves("step-3", 2.0, 3.0), *curves("other", 2.5, 3.0), *curves("single"),
+            *curves("step-4", 2.0, 3.0, 4.0),
+        ],
+    )  # fmt: skip
+    assert distinct_runs(comparison) == ["other", "single", "step-4", "bare"]
+    spec = charts.curve_chart(comparison, "step-4")
+    assert spec is not None
+    assert spec["title"]["subtitle"] == "the curves of step-2, step-3 are part of this one"
+    comparison.series += curves("bare", 2.0, 3.0, 4.0)
+    assert distinct_runs(comparison) == ["other", "single", "bare"]
+
+
+def test_a_validation_curve_of_its_own_keeps_a_run_apart(causal: Comparison) -> None:
+    full = [series for series in causal.series if series.subject == "full-ft"]
+    causal.series = [
+        *full,
+        *(series.model_copy(update={"subject": "lora-r16"}) for series in full if not series.name.endswith("2")),
+    ]
+    assert distinct_runs(causal) == ["full-ft"]
+    causal.series[-1].name = "eval_loss:of its own"
+    causal.series.append(causal.series[-1].model_copy(update={"name": "eval_loss:another"}))
+    assert distinct_runs(causal) == ["lora-r16", "full-ft"]
 
 
 def test_thinning_keeps_ends_and_spikes() -> None:

@@ -175,8 +175,24 @@ def test_labels_without_a_base_head(labels: Comparison) -> None:
 def test_almost_nothing_still_makes_a_page(weights_only: Comparison) -> None:
     page = Page(render_html(weights_only, None))
     assert [a["id"] for tag, a in page.elements if tag == "section"] == ["verdict", "weights", "provenance"]
-    assert "No data was given." in page.words
+    assert "no data was given" in page.words
     assert "0 tasks" not in page.words
+    assert page.words.count("No task was asked") == 1
+    assert "Task not measured" not in page.words
+
+
+def test_what_no_model_did_is_said_in_words(weights_only: Comparison) -> None:
+    weights_only.provenance.device = weights_only.provenance.dtype = "none"
+    words = Page(render_html(weights_only, None)).words
+    assert "no model was run" in words
+    assert "none · none" not in words
+
+
+def test_the_content_of_a_long_path_is_whole(weights_only: Comparison) -> None:
+    weights_only.checkpoints[0].path = "/srv/" + "models/" * 20
+    words = Page(render_html(weights_only, None)).words
+    assert weights_only.checkpoints[0].path in words
+    assert "Trained are the parameters that training could change" in words
 
 
 def test_no_samples_and_empty_samples_are_the_same(factory: ModuleType, weights_only: Comparison) -> None:

@@ -60,7 +60,22 @@ def test_subjects_share_one_scale(causal: Comparison) -> None:
         for name, report in causal.weights.items()
     }
     assert largest["full-ft"] == 1.0
-    assert largest["lora-r16"] == pytest.approx(0.018 / 0.041, abs=1e-3)
+    assert largest["lora-r16"] == pytest.approx((0.018 / 0.041) ** 0.5, abs=1e-3)
+
+
+def test_one_outlier_leaves_the_others_apart(factory: ModuleType, causal: Comparison) -> None:
+    scale = modules.Scale({"change": 1.0}, frozenset())
+    shares = [
+        modules.shown_values(factory.module("a.0.b", change, 0), scale)["change"].share for change in (0.01, 0.04, 1.0)
+    ]
+    assert shares == [0.1, 0.2, 1.0]
+
+
+def test_outside_the_layers_names_are_whole(factory: ModuleType, causal: Comparison) -> None:
+    report = causal.weights["lora-r16"]
+    report.modules.append(factory.module("pooler.dense", 0.01, 0))
+    loose = modules.grids(report, modules.grid_scale(causal))[-1]
+    assert [row.label for row in loose.rows] == ["lm_head", "pooler.dense"]
 
 
 def test_the_map_offers_what_any_module_has(causal: Comparison, traced: Comparison) -> None:
@@ -78,7 +93,7 @@ def test_counts_above_a_random_update_go_below_zero(traced: Comparison) -> None:
     assert scale.ends("left") == ("0", "8")
     assert scale.ends("change") == ("0", "7.0\u00a0%")
     first, last = (traced.weights["lora-r16"].modules[at] for at in (0, 13))
-    assert modules.shown_values(first, scale)["corrected"] == modules.Shown("−3", -0.6)
+    assert modules.shown_values(first, scale)["corrected"] == modules.Shown("−3", -0.775)
     assert modules.shown_values(last, scale)["corrected"] == modules.Shown("+5?", 1.0)
     unknown = last.model_copy(update={"null_count": None})
     assert modules.shown_values(unknown, scale)["corrected"].text.startswith("–")

@@ -183,14 +183,35 @@ def test_an_unknown_intruder_count_is_not_none_found(weights_only: Comparison) -
     assert "ntruder" not in texts_of(subject_verdicts(weights_only)[0], "weights")
 
 
-def test_what_was_not_measured_says_so_with_the_reason(weights_only: Comparison) -> None:
-    verdict = subject_verdicts(weights_only)[0]
+def test_without_a_task_the_weights_come_first_and_nothing_else_is_denied(weights_only: Comparison) -> None:
+    (verdict,) = subject_verdicts(weights_only)
+    assert not verdict.asked
     assert verdict.target.state == verdict.retention.state == "unmeasured"
-    assert texts_of(verdict, "target").strip() == "No target task was measured. No data was given."
+    assert [each.topic for each in verdict.sentences] == ["weights", "training"]
+    assert verdict.headline == "Weights moved by 1.8\u00a0% · 21 intruder dimensions"
     assert "No training log was found beside the adapter." in texts_of(verdict, "training")
     weights_only.missing = [Missing(area="weights", reason="pickled weights")]
     weights_only.weights = {}
-    assert "not analysed. Pickled weights." in texts_of(subject_verdicts(weights_only)[0], "weights")
+    (bare,) = subject_verdicts(weights_only)
+    assert "not analysed. Pickled weights." in texts_of(bare, "weights")
+    assert (bare.clauses, bare.headline) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [(None, "21 intruder dimensions"), (21.0, "no more than random (21)"), (4.0, "a random update has 4")],
+)
+def test_the_headline_of_weights_stands_beside_chance(weights_only: Comparison, level: float | None, said: str) -> None:
+    weights_only.weights["lora-r16"].totals["null_intruder_count"] = level
+    assert subject_verdicts(weights_only)[0].headline.endswith(said)
+
+
+def test_a_task_that_was_asked_and_not_measured_says_so_with_the_reason(factory: ModuleType) -> None:
+    comparison = one_task(factory, 0.5, 0.6, "retention")
+    comparison.missing = [Missing(area="task", reason="the task file is empty")]
+    verdict = subject_verdicts(comparison)[0]
+    assert verdict.asked
+    assert texts_of(verdict, "target").strip() == "No target task was measured. The task file is empty."
 
 
 def test_chinese_says_the_same_states(causal: Comparison) -> None:

@@ -104,6 +104,8 @@ def test_a_task_without_a_measurement_is_named(causal: Comparison) -> None:
 
 def test_almost_nothing(weights_only: Comparison) -> None:
     text = summary(weights_only)
-    assert "∅ Task not measured" in text
+    assert text.splitlines()[0].split("•")[1].strip() == "Weights moved by 1.8 %"
+    assert text.count("No task was asked") == 1
+    assert "not measured" not in text.lower()
     assert "0 tasks" not in text
     assert "base → adapted" not in text

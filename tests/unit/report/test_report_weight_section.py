@@ -63,7 +63,24 @@ def test_totals_stand_in_reading_order_with_words(traced: Comparison) -> None:
     assert printed["Amplification, median"] == "21.5"
     assert printed["Intruder energy of the random update"] == "8.3\u00a0%"
     assert printed["Rank for 99 %, mean"] == "12.9"
-    assert printed["Saturated modules: nine in ten judged vectors intrude"] == "0"
+    assert printed["Modules whose intruder count is at its limit"] == "0"
+
+
+def test_further_thresholds_stand_below_the_count_that_they_repeat(traced: Comparison) -> None:
+    for report, counts in zip(traced.weights.values(), ((4.0, 61.0), (None, 30.0), (1.0, 2.0)), strict=True):
+        report.totals |= {"intruder_count@0.3": counts[0], "intruder_count@0.7": counts[1]}
+    rows = weight_context(traced, WORDS)["totals"].rows
+    assert [row.label for row in rows][1:4] == ["Intruders, left", "Intruders at ε = 0.3", "Intruders at ε = 0.7"]
+    assert rows[2].values == ("4", "–", "1")
+    (said,) = [each.text for each in subject_verdicts(traced)[0].sentences if each.topic == "weights"]
+    assert said.endswith("Counted at other thresholds: 4 at ε = 0.3, 61 at ε = 0.7.")
+
+
+def test_what_matters_of_a_module_comes_first(traced: Comparison) -> None:
+    columns = weight_context(traced, WORDS)["module_tables"][0].columns
+    assert columns[:8] == (
+        "name", "shape", "relative_change", "left", "new", "rotations", "null_count", "energy"
+    )  # fmt: skip
 
 
 def test_the_script_gets_values_and_scale_of_every_measure(traced: Comparison) -> None:
@@ -84,8 +101,10 @@ def test_few_pairs_are_charts_and_many_a_table(factory: ModuleType, traced: Comp
     found = pair_rows(many)
     assert len(found) == 10
     assert (found[0].first, found[0].second) == ("run3", "run4")
-    assert (found[0].similarity, found[0].interval, found[0].random) == ("0.76", "0.46–1.00", "0.004")
-    values = [float(row.similarity) for row in found]
+    assert found[0].similarities[-1] == ("0.76", "0.46–1.00")
+    assert [value for value, _ in found[0].similarities] == ["0.95", "0.90", "0.83", "0.76"]
+    assert found[0].random == "0.00049–0.004"
+    values = [float(row.similarities[-1][0]) for row in found]
     assert values == sorted(values, reverse=True)
 
 
@@ -97,7 +116,8 @@ def test_a_curve_that_ends_early_has_no_value_at_eight(factory: ModuleType) -> N
     for values in (short.x, short.y, short.low, short.high):
         del values[7:]
     last = pair_rows(many)[-1]
-    assert (last.first, last.second, last.similarity, last.interval) == ("run0", "run4", "–", "")
+    assert (last.first, last.second, last.similarities[-1]) == ("run0", "run4", ("–", ""))
+    assert last.similarities[2][0] != "–"
 
 
 def test_the_page_has_the_groups_and_the_switch(factory: ModuleType, traced: Comparison) -> None:
@@ -109,7 +129,7 @@ def test_the_page_has_the_groups_and_the_switch(factory: ModuleType, traced: Com
     assert html.count('data-chart="growth-') == 4
     many = render_html(factory.traced_weights_comparison(tuple(f"run{at}" for at in range(5))), None)
     assert 'class="counts pairs"' in many
-    assert "8 leading output directions" in many
+    assert '<th scope="col" class="num">φ(8)</th>' in many
     assert 'class="counts pairs"' not in html
 
 
@@ -123,7 +143,10 @@ def test_old_results_keep_a_page_without_the_new_parts(causal: Comparison) -> No
 def test_the_sentence_says_what_chance_would_give(causal: Comparison, traced: Comparison) -> None:
     (said,) = [each.text for each in subject_verdicts(traced)[0].sentences if each.topic == "weights"]
     assert "31 of the intruders are rotations inside the base's leading directions, not new directions." in said
-    assert said.endswith("A random update of the same norm and rank has 31.")
+    assert "123 intruder dimensions in the 28 modules judged; a random update of the same norm and rank has 31." in said
+    traced.weights["lora-r16"].totals["null_intruder_count"] = 123.0
+    (said,) = [each.text for each in subject_verdicts(traced)[0].sentences if each.topic == "weights"]
+    assert "judged, no more than a random update of the same norm and rank has: 123." in said
     (plain,) = [each.text for each in subject_verdicts(causal)[0].sentences if each.topic == "weights"]
     assert "random" not in plain
     assert "rotation" not in plain
