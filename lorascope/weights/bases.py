@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lorascope.weights.certificate import Axes
 from lorascope.weights.krylov import Triplets, all_triplets, leading_triplets
-from lorascope.weights.matrices import Matrix, full_precision
+from lorascope.weights.matrices import Matrix, full_precision, is_finite
 
 Side = Literal["left", "right"]
 _MOST_LEADING = 32
@@ -80,6 +80,11 @@ class BaseMatrix:
     def norm(self) -> float:
         """‖W0‖_F."""
         return float(torch.linalg.vector_norm(self.weight, dtype=torch.float64))
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """Whether W0 has neither NaN nor infinite entries."""
+        return is_finite(self.weight)
 
     @property
     def rank(self) -> int | None:

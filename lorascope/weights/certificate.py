@@ -61,7 +61,7 @@ _NEGLIGIBLE = 1e-4
 _TRUSTED = 2e-2
 _COUPLED = 5e-6
 _FIRST_CHECK = 8
-_CHECK_EVERY = 4
+_CHECK_EVERY = 2
 _BREAKDOWN = 1e-5
 _WINDOW = 200.0
 _ROUNDINGS = 2.0
@@ -243,7 +243,7 @@ def _step(core: Tensor, scale: float, axis: Tensor, basis: Tensor) -> tuple[Tens
     current = basis[:, -1]
     count = len(current)
     # BLAS takes a third less time for 8, 12 or 16 rows than for the odd numbers between.
-    padded = torch.nn.functional.pad(current, (0, 0, 0, max(8, -4 * (-count // 4)) - count if count > 3 else 0))
+    padded = torch.nn.functional.pad(current, (0, 0, 0, max(8, -4 * (-count // 4)) - count if count > 2 else 0))
     image = (((padded @ core / scale) @ core.T) / scale)[:count]
     image = image - (image @ axis) @ axis.T
     alpha = (image * current).sum(dim=1)

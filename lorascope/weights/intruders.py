@@ -31,7 +31,7 @@ from lorascope.schema.comparison import IntruderReport, IntruderVector
 from lorascope.weights.bases import BaseMatrix, Side, leading_directions
 from lorascope.weights.certificate import Axes, Enclosure, enclose, refuse_impossible, undecided
 from lorascope.weights.krylov import Triplets, all_triplets, leading_triplets
-from lorascope.weights.matrices import Matrix, full_precision
+from lorascope.weights.matrices import Matrix, full_precision, is_finite
 
 EngineName = Literal["svd", "base_svd", "certificate"]
 ROTATION = 0.5
@@ -110,7 +110,7 @@ def judge_matrix(
     question = question or Question()
     if tuple(adapted.shape) != tuple(base.weight.shape):
         raise ValueError(f"the adapted weight is {adapted.shape}, the base weight {tuple(base.weight.shape)}")
-    _finite(base.weight, adapted)
+    _refuse_infinite(base, adapted)
     cheapest = "base_svd" if base.is_decomposed else cheapest_engine(adapted.shape, subjects, question.sides)
     engine: EngineName = question.engine or cheapest
     with full_precision():
@@ -130,9 +130,10 @@ def judge_matrix(
     return Judgement(reports["left"].model_copy(update={"right": reports.get("right")}), top)
 
 
-def _finite(weight: Tensor, adapted: Matrix) -> None:
-    factors = [] if adapted.added is None else [adapted.added.up, adapted.added.down]
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in (weight, adapted.whole, *factors)):
+def _refuse_infinite(base: BaseMatrix, adapted: Matrix) -> None:
+    parts = [] if adapted.added is None else [adapted.added.up, adapted.added.down]
+    parts += [] if adapted.whole is base.weight else [adapted.whole]
+    if not base.is_finite or not all(is_finite(part) for part in parts):
         raise ArithmeticError("a weight is NaN or infinite: there are no singular vectors to judge")
 
 

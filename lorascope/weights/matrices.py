@@ -70,6 +70,11 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def is_finite(matrix: Tensor) -> bool:
+    """Whether no entry is NaN or infinite. One such entry shows in the sum, which needs no copy of the matrix."""
+    return bool(torch.isfinite(matrix.sum())) or bool(torch.isfinite(matrix).all())
+
+
 def singular_value_decomposition(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thin SVD (left (m, s), values (s,), right (n, s)) on the matrix's device.
 
