@@ -18,6 +18,9 @@ def weight_sentences(comparison: Comparison, subject: str, words: Texts) -> list
     report = comparison.weights.get(subject)
     totals = _totals(comparison, subject)
     parts = [*_moved(totals, words), *_intruders(totals, report, words), *_other_thresholds(report, words)]
+    if not parts and comparison.repair is not None:
+        # A scan judges weights for its own sake and does not report them.
+        return []
     if not parts:
         parts = [words("unmeasured.weights"), reason_of_gap(comparison, subject, ("weights",), words)]
     return [neutral("weights", " ".join(part for part in parts if part))]

@@ -49,8 +49,7 @@ def _intruders(comparison: Comparison, subject: str, report: WeightReport) -> It
         evidence=[
             f"they carry {_percent(report.totals['intruder_energy'])} of the leading energy",
             _where(report),
-            f"{new:.0f} are new directions, {rotated:.0f} lie for at least half inside the base's leading directions: "
-            "rotations there",
+            f"new directions: {new:.0f}; rotations, at least half inside the base's leading directions: {rotated:.0f}",
             *([] if null is None else [f"random updates of the same norm and rank have {null:.0f}"]),
         ],
         advice=None

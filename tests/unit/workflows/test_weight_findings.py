@@ -46,7 +46,7 @@ def test_intruders_stand_beside_new_directions_rotations_and_chance():
     assert found["intruders"].title == "lora has 6 intruder dimensions in 1 modules"
     said = " | ".join(found["intruders"].evidence)
     assert "25 %" in said
-    assert "4 are new directions, 2 lie" in said
+    assert "new directions: 4; rotations" in said
     assert "random updates of the same norm and rank have 1" in said
 
 
