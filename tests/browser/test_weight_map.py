@@ -138,9 +138,13 @@ def test_what_is_wider_than_its_box_says_so_until_the_end(page: Page) -> None:
     hint.wait_for(state="visible")
     first = fold.locator("tbody th").first
     before = first.bounding_box()
+    assert before is not None
     box.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
     hint.wait_for(state="hidden")
-    assert first.bounding_box() == before
+    after = first.bounding_box()
+    # Sideways alone: charts further up may still be growing.
+    assert after is not None
+    assert after["x"] == before["x"]
     assert not box.evaluate("e => e.classList.contains('more')")
 
 
