@@ -269,6 +269,7 @@ def rotated(changes: ScannedChanges, strength: float, longer: Sequence[int]) -> 
 def test_a_repair_that_lengthens_the_change_is_marked(family: dict[str, Path]) -> None:
     changes = judged(opened(family, "lora"), lambdas=(0.5, 0.9))
     repair_at, shrink = Variant("all", 0.5), Variant("all", 0.5, "shrink")
+    rotated(changes, 0.5, [])
     assert not changes.grew(repair_at)
     assert changes.note(repair_at) is None
     rotated(changes, 0.5, range(len(changes.modules)))
