@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from lorascope.errors import DataError, OutputError
-from lorascope.schema.comparison import Model
+from lorascope.schema.model import Model
 
 
 class SheetRow(Model):

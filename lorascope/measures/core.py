@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lorascope.errors import DataError
-from lorascope.schema.comparison import Direction
+from lorascope.schema.model import Direction
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from lorascope.errors import ConfigError
 from lorascope.measures.core import FloatArray, Measure, Scale
-from lorascope.schema.comparison import Direction
+from lorascope.schema.model import Direction
 
 Kind = Literal[
     "text", "labels", "score", "tokens", "choice", "likelihood", "forgetting",

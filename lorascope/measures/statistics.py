@@ -28,7 +28,7 @@ from lorascope.measures.registry import find_spec
 from lorascope.measures.resampling import Evidence, Units, bootstrap, differing_units, resample_pairs
 from lorascope.measures.significance import mcnemar
 from lorascope.measures.verdicts import detectable_difference, items_needed, items_needed_unvarying, judge
-from lorascope.schema.comparison import Verdict
+from lorascope.schema.model import Verdict
 
 K = TypeVar("K", bound=Hashable)
 Groups = Sequence[Hashable | None]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
-from lorascope.schema.comparison import Direction, Verdict
+from lorascope.schema.model import Direction, Verdict
 
 _POWER = 0.8
 _Z = NormalDist().inv_cdf(0.975)

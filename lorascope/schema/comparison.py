@@ -6,16 +6,15 @@ are null, with the reason beside them; no field ever holds a placeholder number.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from lorascope.schema.model import Direction, Finite, Model, Verdict
 from lorascope.schema.repair import RepairReport
 
 SCHEMA_VERSION = 1
 
-Direction = Literal["higher", "lower", "none"]
-Verdict = Literal["improved", "equivalent", "regressed", "inconclusive"]
 TaskKind = Literal["generate", "labels", "score", "tokens", "choice", "likelihood"]
 Role = Literal["target", "retention"]
 Area = Literal["task", "forgetting", "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise"]
@@ -24,13 +23,6 @@ SliceBy = Literal[
 ]
 Severity = Literal["critical", "warning", "info", "good"]
 IntruderVerdict = Literal["kept", "intruder", "undecided"]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Model(BaseModel):
-    """Strict base: unknown keys are errors, NaN and infinity never enter the file."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 class Slice(Model):

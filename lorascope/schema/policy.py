@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_vali
 from pydantic_core import ErrorDetails
 
 from lorascope.errors import ConfigError
-from lorascope.schema.comparison import Finite, Model
+from lorascope.schema.model import Finite, Model
 
 Rule = Literal["significant", "strict", "point"]
 LimitName = Literal["max_drop", "min_gain", "min", "max"]

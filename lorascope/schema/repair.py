@@ -5,9 +5,11 @@ Differences are in each metric's own scale and sign, like everywhere in the resu
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from lorascope.schema.model import Direction, Finite, Model, Verdict
 
 RepairFamily = Literal["strength", "top", "all"]
 RepairControl = Literal["shrink", "neighbour", "random"]
@@ -15,7 +17,6 @@ RepairOutcome = Literal[
     "explains", "no_more", "no_effect", "undecided", "no_intruders", "nothing_forgotten", "not_measured"
 ]
 RepairReason = Literal["few_units", "none_measured", "no_controls", "grew", "weak_lambdas"]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def strength_text(strength: float) -> str:
@@ -23,43 +24,38 @@ def strength_text(strength: float) -> str:
     return repr(float(strength) + 0.0).removesuffix(".0")
 
 
-# ``Comparison`` holds these models, so they cannot take its strict base class from there.
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class RepairAxis(_Model):
+class RepairAxis(Model):
     """What is measured of every variant: one metric, over the items of one or several tasks together."""
 
     tasks: list[str]
     metric: str
     unit: str
     scale: str
-    direction: Literal["higher", "lower", "none"]
+    direction: Direction
 
 
-class RepairValue(_Model):
+class RepairValue(Model):
     """A value with its 95 % interval."""
 
-    value: _Finite
-    low: _Finite | None = None
-    high: _Finite | None = None
+    value: Finite
+    low: Finite | None = None
+    high: Finite | None = None
     n: int = Field(ge=0)
 
 
-class RepairChange(_Model):
+class RepairChange(Model):
     """A paired difference with its 95 % interval. ``verdict`` is by the contract's table, None without a margin."""
 
-    value: _Finite
-    low: _Finite | None = None
-    high: _Finite | None = None
+    value: Finite
+    low: Finite | None = None
+    high: Finite | None = None
     n: int = Field(ge=0)
-    p_value: _Finite | None = None
-    margin: _Finite | None = None
-    verdict: Literal["improved", "equivalent", "regressed", "inconclusive"] | None = None
+    p_value: Finite | None = None
+    margin: Finite | None = None
+    verdict: Verdict | None = None
 
 
-class RepairMetric(_Model):
+class RepairMetric(Model):
     """One metric of one variant; ``change`` is against the unrepaired adapted checkpoint on the same items."""
 
     axis: RepairAxis
@@ -67,14 +63,14 @@ class RepairMetric(_Model):
     change: RepairChange | None = None
 
 
-class RepairPoint(_Model):
+class RepairPoint(Model):
     """Where base or adapted checkpoint stand on the two axes; of the base, ``change`` is against the adapted too."""
 
     target: RepairMetric | None = None
     retention: RepairMetric | None = None
 
 
-class RepairRow(_Model):
+class RepairRow(Model):
     """One variant. λ is ``strength``: of the whole ΔW, or of the intruders' singular values.
 
     ``relative_norm`` is ‖ΔW'‖ / ‖ΔW‖ over all scanned modules (Frobenius). ``target`` and ``retention`` are the
@@ -85,9 +81,9 @@ class RepairRow(_Model):
 
     name: str
     family: RepairFamily
-    strength: _Finite
+    strength: Finite
     control: RepairControl | None = None
-    relative_norm: _Finite | None = None
+    relative_norm: Finite | None = None
     target: RepairMetric | None = None
     retention: RepairMetric | None = None
     others: list[RepairMetric] = Field(default_factory=list)
@@ -97,7 +93,7 @@ class RepairRow(_Model):
     note: str | None = None
 
 
-class RepairContrast(_Model):
+class RepairContrast(Model):
     """Intruder scaling minus one of its controls at the same ‖ΔW'‖, on the same items.
 
     ``p_adjusted`` is that of the repair against all its controls at once (the largest of their p-values for "recovers
@@ -108,16 +104,16 @@ class RepairContrast(_Model):
     """
 
     family: Literal["top", "all"]
-    strength: _Finite
+    strength: Finite
     control: RepairControl
     retention: RepairChange
     target: RepairChange | None = None
     target_kept: bool | None = None
-    p_adjusted: _Finite | None = None
+    p_adjusted: Finite | None = None
     counts: bool = True
 
 
-class RepairVerdict(_Model):
+class RepairVerdict(Model):
     """Whether scaling intruders recovers more than its controls do.
 
     ``forgotten`` is what was lost on the retention axis (adapted against base), ``items`` its number of items.
@@ -130,27 +126,27 @@ class RepairVerdict(_Model):
     outcome: RepairOutcome
     items: int = Field(ge=0)
     forgotten: RepairChange | None = None
-    contrast_margin: _Finite | None = None
+    contrast_margin: Finite | None = None
     against: RepairControl | None = None
     best: str | None = None
-    lambdas: tuple[_Finite, _Finite] | None = None
+    lambdas: tuple[Finite, Finite] | None = None
     missing_controls: list[RepairControl] = Field(default_factory=list)
     reasons: list[RepairReason] = Field(default_factory=list)
 
 
-class RepairAdvice(_Model):
+class RepairAdvice(Model):
     """The variant to write, and the command that writes it."""
 
     name: str
     command: list[str]
 
 
-class RepairReport(_Model):
+class RepairReport(Model):
     """The scan of one adapted checkpoint. ``intruders`` counts those scaled in the families ``top`` and ``all``."""
 
     subject: str
     k: int
-    epsilon: _Finite
+    epsilon: Finite
     modules: int
     intruders: dict[Literal["top", "all"], int]
     target: RepairAxis | None = None

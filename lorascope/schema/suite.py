@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from lorascope.schema.comparison import Model, Role, TaskKind
+from lorascope.schema.comparison import Role, TaskKind
+from lorascope.schema.model import Model
 
 
 class SuiteTask(Model):

@@ -57,7 +57,7 @@ from torch import Tensor
 from lorascope.weights.matrices import full_precision
 
 _NEGLIGIBLE = 1e-4
-# Leading vectors are left out of the iteration where that widens no window by more than a thousandth of what remains.
+# A leading vector is left out of the iteration where that widens windows by at most a thousandth of what remains.
 _TRUSTED = 2e-2
 _COUPLED = 5e-6
 _FIRST_CHECK = 8

@@ -18,7 +18,7 @@ from lorascope.engines.cache import AnswerCache
 from lorascope.engines.loading import resolve_device
 from lorascope.engines.transformers_engine import TransformersEngine, tokenizer_hash
 from lorascope.errors import UsageError
-from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance, TaskInfo
+from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance
 from lorascope.schema.items import ChoiceItem, GenerateItem, content_id
 from lorascope.version import __version__
 from lorascope.workflows import curves, findings
@@ -31,7 +31,7 @@ from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
 from lorascope.workflows.provenance import git_state, libraries
 from lorascope.workflows.publish import load_result, publish
 from lorascope.workflows.samples import sample_rows, write_samples
-from lorascope.workflows.scoring import primary_metric, score
+from lorascope.workflows.scoring import Asked, task_info
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import NOTHING, Questions, load_probes, load_tasks
 from lorascope.workflows.watch import Silent, Watch
@@ -318,7 +318,7 @@ def _assemble(run: _Run) -> Comparison:
             suite_hash=run.suite_hash,
         ),
         checkpoints=run.opened.infos,
-        tasks=[_task_info(run, task) for task in run.tasks],
+        tasks=[task_info(task, _first_asked(run, task)) for task in run.tasks],
         measurements=adjust_p_values([*measurements, *run.curves.measurements]),
         weights=run.weights.reports,
         series=[*run.curves.series, *run.weights.series],
@@ -329,18 +329,6 @@ def _assemble(run: _Run) -> Comparison:
     return comparison.model_copy(update={"findings": findings.by_severity(every)})
 
 
-def _task_info(run: _Run, task: LoadedTask) -> TaskInfo:
-    """The task's entry; its metrics are those that were measured, the primary one first."""
-    answers = run.behaviour.tasks[task.spec.name]
-    first = primary_metric(task)
-    names = [*score(task, next(iter(answers.asked.values())))] if answers.asked else []
-    return TaskInfo(
-        name=task.spec.name,
-        kind=task.kind,
-        role=task.spec.role,
-        items=len(task.items),
-        fingerprint=task.fingerprint,
-        prompt=task.spec.prompt,
-        metrics=[first, *(name for name in names if name != first)],
-        margin=task.spec.margin,
-    )
+def _first_asked(run: _Run, task: LoadedTask) -> Asked | None:
+    """What some checkpoint answered: all of them are scored by the same metrics."""
+    return next(iter(run.behaviour.tasks[task.spec.name].asked.values()), None)

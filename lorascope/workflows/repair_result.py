@@ -9,11 +9,9 @@ from lorascope.engines.base import Subject as Asker
 from lorascope.engines.transformers_engine import tokenizer_hash
 from lorascope.report.repair_words import verdict_text, verdict_title
 from lorascope.report.texts import load_texts
-from lorascope.schema.comparison import CheckpointInfo, Finding, Missing, Series, TaskInfo
+from lorascope.schema.comparison import CheckpointInfo, Finding, Missing, Series
 from lorascope.schema.repair import RepairReport
-from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.repair_variants import ScannedChanges
-from lorascope.workflows.scoring import primary_metric, score
 
 
 def has_only_factors(changes: Changes) -> bool:
@@ -64,22 +62,6 @@ def notes_on(scanned: ScannedChanges, tokenizers_differ: bool) -> list[str]:
     if scanned.one_each and scanned.intruders("top"):
         notes.append("No matrix has more than one intruder dimension: the families top and all are the same.")
     return notes
-
-
-def task_info(answers: TaskAnswers, adapted: str) -> TaskInfo:
-    """The task's entry; its metrics are those that were measured, the primary one first."""
-    task, first = answers.task, primary_metric(answers.task)
-    names = list(score(task, answers.asked[adapted])) if adapted in answers.asked else []
-    return TaskInfo(
-        name=task.spec.name,
-        kind=task.kind,
-        role=task.spec.role,
-        items=len(task.items),
-        fingerprint=task.fingerprint,
-        prompt=task.spec.prompt,
-        metrics=[first, *(name for name in names if name != first)],
-        margin=task.spec.margin,
-    )
 
 
 def pareto_series(report: RepairReport) -> list[Series]:

@@ -49,7 +49,6 @@ from lorascope.workflows.repair_result import (
     notes_on,
     pareto_series,
     same_tokenizer,
-    task_info,
     what_is_missing,
 )
 from lorascope.workflows.repair_scoring import Boards, make_boards, paired_metrics
@@ -64,6 +63,7 @@ from lorascope.workflows.repair_verdict import (
     units_of,
     with_front,
 )
+from lorascope.workflows.scoring import task_info
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import Questions, load_tasks
 from lorascope.workflows.watch import Silent, Watch
@@ -379,7 +379,7 @@ def _assemble(run: _Scan, report: RepairReport) -> Comparison:
             suite_hash=run.suite_hash,
         ),
         checkpoints=run.opened.infos,
-        tasks=[task_info(each, run.adapted) for each in answers],
+        tasks=[task_info(each.task, each.asked.get(run.adapted)) for each in answers],
         measurements=adjust_p_values(measured),
         series=pareto_series(report),
         repair=report,

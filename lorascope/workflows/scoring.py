@@ -19,6 +19,7 @@ from lorascope.measures.regression import score_regression
 from lorascope.measures.text import score_text
 from lorascope.measures.thresholds import cross_fitted_thresholds, tune_thresholds
 from lorascope.measures.tokens import score_entities
+from lorascope.schema.comparison import TaskInfo
 from lorascope.schema.items import (
     Answer,
     ChoiceAnswer,
@@ -71,6 +72,22 @@ def primary_metric(task: LoadedTask) -> str:
         usual = "accuracy"
     wanted = task.spec.metrics
     return usual if wanted is None or usual in wanted else wanted[0]
+
+
+def task_info(task: LoadedTask, asked: Asked | None) -> TaskInfo:
+    """The task's entry; its metrics are those that were measured on ``asked``, the primary one first."""
+    first = primary_metric(task)
+    names = list(score(task, asked)) if asked is not None else []
+    return TaskInfo(
+        name=task.spec.name,
+        kind=task.kind,
+        role=task.spec.role,
+        items=len(task.items),
+        fingerprint=task.fingerprint,
+        prompt=task.spec.prompt,
+        metrics=[first, *(name for name in names if name != first)],
+        margin=task.spec.margin,
+    )
 
 
 def is_multi(task: LoadedTask) -> bool:
