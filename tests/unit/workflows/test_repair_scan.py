@@ -258,11 +258,10 @@ def test_the_random_control_depends_on_the_seed_alone(family: dict[str, Path]) -
 
 
 def rotated(changes: ScannedChanges, strength: float, longer: Sequence[int]) -> ScannedChanges:
-    """The same scan where the repairs of some modules make ΔW twice as long, and of all others half as long."""
+    """The same scan where, at one strength, the repairs of some modules make ΔW twice as long; all others halve it."""
     for place, module in enumerate(changes.modules):
-        factor = 2.0 if place in longer else 0.5
-        norms = {at: factor * module.norm for at in module.norms if at[1] == strength}
-        changes.modules[place] = replace(module, norms={**module.norms, **norms})
+        factors = {at: 2.0 if at[1] == strength and place in longer else 0.5 for at in module.norms}
+        changes.modules[place] = replace(module, norms={at: factor * module.norm for at, factor in factors.items()})
     return changes
 
 
