@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from lorascope.schema.flips import FlipLedger
 from lorascope.schema.model import Direction, Finite, Model, Verdict
 from lorascope.schema.repair import RepairReport
 
@@ -271,6 +272,7 @@ class Comparison(Model):
     findings: list[Finding] = Field(default_factory=list)
     weights: dict[str, WeightReport] = Field(default_factory=dict)
     series: list[Series] = Field(default_factory=list)
+    flips: list[FlipLedger] = Field(default_factory=list)
     gates: GateReport | None = None
     human: dict[str, Any] | None = None
     repair: RepairReport | None = None

@@ -89,11 +89,16 @@ class LikelihoodItem(Item):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateAnswer:
-    """Generated text; ``truncated`` when ``max_new_tokens`` ended it; log-probability (nats) of the first reference."""
+    """Generated text; ``truncated`` when ``max_new_tokens`` ended it; log-probability (nats) of the first reference.
+
+    ``stop`` is the stop string that ended it, if one did; ``others`` are further samples where several are drawn.
+    """
 
     text: str
     truncated: bool
     gold_logprob: float | None = None
+    stop: str | None = None
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,5 +139,13 @@ class LikelihoodAnswer:
     bytes: int
 
 
-Answer = GenerateAnswer | LabelsAnswer | ScoreAnswer | TokensAnswer | ChoiceAnswer | LikelihoodAnswer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DivergenceAnswer:
+    """Summed KL(adapted‖base) (nats, ≥ 0) of the next-token distributions over ``tokens`` positions of an item."""
+
+    kl: float
+    tokens: int
+
+
+Answer = GenerateAnswer | LabelsAnswer | ScoreAnswer | TokensAnswer | ChoiceAnswer | LikelihoodAnswer | DivergenceAnswer
 Items = Sequence[Item]

@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lorascope.schema.comparison import Role, TaskKind
 from lorascope.schema.model import Model
+
+
+class Sampling(Model):
+    """Sampling in place of greedy decoding. ``n`` answers are drawn for each item; its scores are their means.
+
+    An item's draws depend on ``seed`` and the item's content alone, not on what shares its batch.
+    """
+
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
+    n: int = Field(default=1, ge=1, le=256)
+    seed: int = 0
+
+
+class Extract(Model):
+    """The part of a generated text that is scored: the first group of ``pattern``, or all of a match without groups.
+
+    A text without a match has no answer: it is scored as an empty one, and counted as a fault of format.
+    """
+
+    pattern: str = Field(min_length=1)
+    match: Literal["first", "last"] = "first"
+    ignore_case: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
 
 
 class SuiteTask(Model):
@@ -16,7 +50,10 @@ class SuiteTask(Model):
     ``data`` is a file (JSONL, CSV, Parquet), ``hf:NAME[:CONFIG]@SPLIT``, or a mapping from set names to those.
     ``prompt`` is a template over the item's own fields; ``messages`` a list of ``{role, content}`` templates that go
     through the tokenizer's chat template. ``labels`` fixes the label set and its order (needed where the checkpoint
-    does not carry label names). ``tune_on`` is the set on which label thresholds are tuned.
+    does not carry label names). ``tune_on`` is the set on which label thresholds are tuned. ``chat`` puts the rendered
+    ``prompt`` through the chat template as the user's message, after ``system`` where that is given. ``few_shot``
+    solved examples, drawn with the seed from ``few_shot_data`` (else ``train_data``), stand before each question.
+    ``delimiter`` stands between a context and a choice (null: a space, nothing after a chat template or CJK text).
     """
 
     name: str = Field(min_length=1, pattern=r"^[^@:*\s]+$")
@@ -30,19 +67,47 @@ class SuiteTask(Model):
     references: str | None = None
     labels: list[str] | None = None
     multi_label: bool | None = Field(default=None, description="labels only; null: from the field's name in the data")
+    chat: bool = False
+    system: str | None = None
+    few_shot: int = Field(default=0, ge=0)
+    few_shot_data: str | None = None
+    delimiter: str | None = None
     max_new_tokens: int = Field(default=128, ge=1)
     stop: list[str] = Field(default_factory=list)
+    sampling: Sampling | None = Field(default=None, description="generate only; null: greedy decoding")
+    extract: Extract | None = Field(default=None, description="generate only; a plain text is its pattern")
     metrics: list[str] | None = None
     margin: float | None = Field(default=None, gt=0)
     primary: str | None = Field(default=None, description="the metric that the verdict line quotes")
     limit: int | None = Field(default=None, ge=1)
 
+    @field_validator("extract", mode="before")
+    @classmethod
+    def _pattern_alone(cls, value: object) -> object:
+        return {"pattern": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _one_prompt(self) -> SuiteTask:
         if self.prompt is not None and self.messages is not None:
             raise ValueError("give either 'prompt' or 'messages', not both")
-        if self.stop and self.kind != "generate":
-            raise ValueError("'stop' belongs to tasks of kind 'generate'")
+        if self.chat and self.messages is not None:
+            raise ValueError("'messages' are a chat already; leave 'chat' out")
+        if self.system is not None and not self.chat and self.messages is None:
+            raise ValueError("'system' belongs to a chat; give 'chat: true' or 'messages'")
+        if self.few_shot_data is not None and not self.few_shot:
+            raise ValueError("'few_shot_data' is given, but 'few_shot' is 0; say how many examples")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_the_kind(self) -> SuiteTask:
+        owners = {
+            "stop": ("generate",), "sampling": ("generate",), "extract": ("generate",), "delimiter": ("choice",),
+            "few_shot": ("generate", "choice"), "chat": ("generate", "choice"), "system": ("generate", "choice"),
+        }  # fmt: skip
+        for name, kinds in owners.items():
+            if getattr(self, name) not in (None, False, 0, []) and self.kind not in kinds:
+                listed = " and ".join(f"'{kind}'" for kind in kinds)
+                raise ValueError(f"'{name}' belongs to tasks of kind {listed}")
         return self
 
 
