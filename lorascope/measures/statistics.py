@@ -367,29 +367,38 @@ def _on_scale(bounds: Bounds, scored: Scored) -> Bounds:
 
 
 def unpaired_difference(
-    train: Scored, validation: Scored, *, seed: int, resamples: int = RESAMPLES, confidence: float = 0.95
+    train: Scored,
+    validation: Scored,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    groups: tuple[Groups | None, Groups | None] = (None, None),
 ) -> Interval:
     """Train minus validation of one measure: the gap between items that were trained on and items that were not.
 
-    The items differ, so both sides are resampled independently (shares of right items: Newcombe's score interval).
-    ``n`` counts both sides. There is no interval when either side has fewer than two items.
+    The items differ, so both sides are resampled independently (shares of right items that stand for themselves:
+    Newcombe's score interval). ``groups`` of the training and of the validation items make whole groups the units.
+    ``n`` counts the items of both sides. There is no interval when either side has fewer than two units.
     """
     if train.measure.name != validation.measure.name:
         raise InvalidComparison(f"a gap needs one measure, not {train.measure.name} and {validation.measure.name}")
     n = train.n + validation.n
     if train.value is None or validation.value is None:
         return Interval(None, None, None, n, "none: undefined on these items")
-    value, fewest = train.value - validation.value, min(train.n, validation.n)
+    value = train.value - validation.value
+    units = [Units.of(scored.n, names) for scored, names in zip((train, validation), groups, strict=True)]
+    fewest = min(each.count for each in units)
     if fewest < 2:
-        return Interval(value, None, None, n, "none: fewer than two items on one side")
-    if train.measure.proportion:
+        return Interval(value, None, None, n, "none: fewer than two units on one side")
+    if train.measure.proportion and all(each.of_item is None for each in units):
         sums = [float(total) for scored in (train, validation) for total in scored.statistics.sum(axis=0)]
         bounds: Bounds | None = newcombe_unpaired(sums[0], sums[1], sums[2], sums[3], confidence=confidence)
         method = "newcombe score"
     else:
         draws = [
-            bootstrap({0: scored}, Units(scored.n), resamples=resamples, seed=side_seed)[0]
-            for scored, side_seed in ((train, 2 * seed), (validation, 2 * seed + 1))
+            bootstrap({0: scored}, each, resamples=resamples, seed=2 * seed + side)[0]
+            for side, (scored, each) in enumerate(zip((train, validation), units, strict=True))
         ]
         gaps = draws[0] - draws[1]
         bounds, method = bootstrap_interval(value, gaps, fewest, informative=fewest, confidence=confidence)

@@ -133,7 +133,7 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
             continue
         try:
             with watch.stage(f"{asker.name}: {task.spec.name}{title}") as report:
-                place[asker.name] = _ask(engine, asker, answers, items, report)
+                place[asker.name] = ask_task(engine, asker, answers, items, report)
         except (EvaluationError, ConfigError, DataError) as error:
             watch.say(f"{asker.name} cannot do {task.spec.name}{title}: {error.problem}")
             if place is answers.asked:
@@ -143,7 +143,8 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
             answers.notes.append(f"{task.spec.name}, {asker.name}{title}: {error.problem}")
 
 
-def _ask(engine: Engine, asker: Asker, answers: TaskAnswers, items: Sequence[Item], report: Progress) -> Asked:
+def ask_task(engine: Engine, asker: Asker, answers: TaskAnswers, items: Sequence[Item], report: Progress) -> Asked:
+    """Answers of one checkpoint to some items of a task, its labels in the task's own order."""
     task = answers.task
     if task.kind != "labels":
         return Asked(items, engine.answer(asker, task.spec, items, report))

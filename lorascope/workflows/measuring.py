@@ -173,7 +173,7 @@ def _tuned(answers: TaskAnswers, name: str, seed: int) -> Iterator[_Block]:
 def _block(
     answers: TaskAnswers, asked: Asked, indices: tuple[int, ...], scored: Mapping[Key, Scored], seed: int
 ) -> _Block:
-    return _Block(indices, scored, estimate_many(scored, seed=seed, groups=_groups(answers.task, asked.items)))
+    return _Block(indices, scored, estimate_many(scored, seed=seed, groups=groups_of(answers.task, asked.items)))
 
 
 def _whole(answers: TaskAnswers, name: str) -> dict[Key, Scored]:
@@ -205,7 +205,7 @@ def _item_slices(items: Sequence[Item]) -> Iterator[tuple[str, str, list[int]]]:
             yield by, value, [index for index, name in enumerate(names) if name == value]
 
 
-def _groups(task: LoadedTask, items: Sequence[Item]) -> list[str | None] | None:
+def groups_of(task: LoadedTask, items: Sequence[Item]) -> list[str | None] | None:
     """Names of the items' groups, for clustered errors; None where items stand for themselves.
 
     The built-in probe's groups of four share their choices by design, which makes items repel each other rather than
@@ -233,7 +233,7 @@ def _paired(
             {key: after.scored[key] for key in keys},
             margins={key: _margin(answers.task, key[2]) for key in keys},
             seed=seed,
-            groups=_groups(answers.task, [later.items[index] for index in after.indices]),
+            groups=groups_of(answers.task, [later.items[index] for index in after.indices]),
             same_outputs=keys if unchanged else (),
         )
         for key in keys:
@@ -341,7 +341,7 @@ def _forgetting(answers: TaskAnswers, pair: Pair, seed: int) -> Iterator[Measure
             [adapted_right[index] for index in indices],
             chance=[float(level) for level in levels[indices]],
         )
-        groups = _groups(answers.task, [after.items[index] for index in indices])
+        groups = groups_of(answers.task, [after.items[index] for index in indices])
         estimates = estimate_many(scored, seed=seed, groups=groups)
         for metric in ("retained_fraction", "forgotten_rate", "gained_rate"):
             yield _change(answers, pair, (by, value, metric), scored.get(metric), estimates.get(metric))
@@ -378,8 +378,9 @@ def _gaps(answers: TaskAnswers, pairs: Sequence[Pair], seed: int) -> Iterator[Me
         if name not in answers.asked:
             continue
         whole = score(answers.task, answers.asked[name])
+        groups = groups_of(answers.task, trained.items), groups_of(answers.task, answers.asked[name].items)
         known[name] = {
-            metric: (scored, unpaired_difference(scored, whole[metric], seed=seed))
+            metric: (scored, unpaired_difference(scored, whole[metric], seed=seed, groups=groups))
             for metric, scored in score(answers.task, trained).items()
             if metric in whole
         }

@@ -23,7 +23,14 @@ from lorascope.measures.registry import define
 from lorascope.measures.regression import score_regression
 from lorascope.measures.resampling import Units, bootstrap, swapped_differences
 from lorascope.measures.significance import bootstrap_p, sign_flip_p
-from lorascope.measures.statistics import estimate, estimate_many, paired, paired_many, unpaired_difference
+from lorascope.measures.statistics import (
+    Interval,
+    estimate,
+    estimate_many,
+    paired,
+    paired_many,
+    unpaired_difference,
+)
 from lorascope.measures.text import score_text
 from lorascope.measures.verdicts import detectable_difference, items_needed, judge
 
@@ -481,3 +488,24 @@ def test_gap_between_training_and_validation() -> None:
     assert means.low is not None
     assert 0 < means.low < 0.2
     assert unpaired_difference(mean([1.0]), mean([0.5, 0.2]), seed=0).low is None
+
+
+def test_a_gap_over_groups_is_less_certain_than_over_as_many_single_items() -> None:
+    """Forty copies of five items are five pieces of evidence, on either side."""
+    trained, unseen = np.tile([1.0, 0.8, 0.9, 0.4, 0.7], 8), np.tile([0.2, 0.6, 0.1, 0.5, 0.3], 8)
+    names = [str(index % 5) for index in range(40)]
+    alone = unpaired_difference(mean(trained), mean(unseen), seed=0, resamples=500)
+    grouped = unpaired_difference(mean(trained), mean(unseen), seed=0, resamples=500, groups=(names, names))
+    shares = unpaired_difference(share(trained > 0.5), share(unseen > 0.5), seed=0, resamples=500, groups=(names, None))
+    assert grouped.value == alone.value
+    assert width(grouped) > 2 * width(alone)
+    assert "score" not in shares.method
+    one_group = unpaired_difference(mean(trained), mean(unseen), seed=0, groups=(["same"] * 40, None))
+    assert one_group.low is None
+    assert "fewer than two units" in one_group.method
+
+
+def width(interval: Interval) -> float:
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.high - interval.low
