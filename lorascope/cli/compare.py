@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from lorascope.cli.options import (
     PROBES,
     all_checkpoints,
+    answering,
+    asking_options,
     common,
     file_sets,
     judging,
@@ -21,6 +23,10 @@ from lorascope.cli.options import (
     weight_options,
     writing,
 )
+
+if TYPE_CHECKING:
+    from lorascope.workflows.asking import AskingOptions
+    from lorascope.workflows.served import ServedOptions
 
 
 @click.command()
@@ -46,6 +52,7 @@ from lorascope.cli.options import (
 @click.option("--no-weights", is_flag=True, help="Leave the weight analysis out.")
 @click.option("--no-samples", is_flag=True, help="Keep prompts and answers out of every output.")
 @running
+@answering
 @judging
 @opening
 @writing
@@ -54,17 +61,20 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     """Compare BASE with one or more ADAPTED checkpoints: what was gained, what was lost, what happened inside.
 
     A checkpoint is a folder (a model, a PEFT adapter, or a training run that holds one) or a name on the hub.
-    NAME=PATH gives it a name of its own.
+    NAME=PATH gives it a name of its own. With --engine openai a server answers, NAME is the model's name there, and
+    NAME alone is a model without a local folder, whose weights are then not looked at.
 
     \b
     lorascope compare models/base runs/lora
     lorascope compare models/base lora=runs/a full=runs/b --data val.jsonl --train-data train.jsonl
     lorascope compare models/base runs/lora --suite suite.yaml --gates gates.toml
+    lorascope compare qwen=models/base law=runs/law --engine openai --url http://localhost:8000/v1 --data val.jsonl
     """
     from lorascope.cli.show import show_result
     from lorascope.workflows.compare import CompareOptions
     from lorascope.workflows.compare import compare as run
     from lorascope.workflows.publish import load_result
+    from lorascope.workflows.served import compare_served, served_only
     from lorascope.workflows.tasks import Questions
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
@@ -76,17 +86,38 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
         probe=PROBES[options.pop("probe")],
         **{name: options.pop(name) for name in ("suite", "train_data", "limit", "fraction", "seed")},
     )
-    settings = CompareOptions(
-        base=base,
-        adapted=all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"]),
-        analysis=weight_options(options),
-        questions=questions,
-        weights=not options.pop("no_weights"),
-        keep_samples=not options.pop("no_samples"),
-        command=("lorascope", *sys.argv[1:]),
-        **options,
-    )
-    result = run(settings, watcher(quiet))
+    chosen = all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"])
+    asking, analysis = asking_options(options), weight_options(options)
+    shared = {
+        "base": base,
+        "adapted": chosen,
+        "questions": questions,
+        "keep_samples": not options.pop("no_samples"),
+        "command": ("lorascope", *sys.argv[1:]),
+        **{name: options.pop(name) for name in ("reference", "out", "overwrite", "gates")},
+    }
+    if asking.engine == "openai" and served_only(base, chosen):
+        result = compare_served(served_options(asking, shared), watcher(quiet))
+    else:
+        weights = not options.pop("no_weights")
+        settings = CompareOptions(asking=asking, analysis=analysis, weights=weights, **shared, **options)
+        result = run(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
     judged = load_result(result).gates
     return 0 if judged is None or judged.passed else 1
+
+
+def served_options(asking: AskingOptions, shared: dict[str, Any]) -> ServedOptions:
+    """What a comparison of served models takes of the command line; a usage error without the server's address."""
+    from lorascope.workflows.served import ServedOptions
+
+    if asking.url is None:
+        raise click.UsageError("--engine openai needs --url, such as http://localhost:8000/v1")
+    return ServedOptions(
+        url=asking.url,
+        api_key_env=asking.api_key_env,
+        concurrency=asking.concurrency,
+        device=asking.device,
+        dtype=asking.dtype,
+        **shared,
+    )

@@ -14,6 +14,7 @@ from lorascope.cli.progress import TerminalWatch
 from lorascope.workflows.watch import Silent, Watch
 
 if TYPE_CHECKING:
+    from lorascope.workflows.asking import AskingOptions
     from lorascope.workflows.weights import WeightOptions
 
 PROBES: dict[str, tuple[Literal["en", "zh"], ...]] = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh"), "none": ()}
@@ -92,6 +93,51 @@ def running(command: _Command) -> _Command:
     return command
 
 
+def answering(command: _Command) -> _Command:
+    """``--engine --url … --noise-floor --no-cache``: who answers. :func:`asking_options` takes them out again."""
+    for option in reversed(
+        (
+            click.option(
+                "--engine",
+                default="transformers",
+                show_default=True,
+                help="Who answers: transformers, openai (a server that speaks its protocol), or an installed plug-in.",
+            ),
+            click.option("--url", help="Address of the server, such as http://localhost:8000/v1."),
+            click.option("--api-key-env", help="Name of the environment variable that holds the server's key."),
+            click.option(
+                "--concurrency",
+                type=click.IntRange(1),
+                default=8,
+                show_default=True,
+                help="Requests to the server at a time.",
+            ),
+            click.option("--no-merge", is_flag=True, help="Never merge adapters in memory, even where that is proven."),
+            click.option(
+                "--noise-floor", is_flag=True, help="Ask everything twice, computed in two ways: which flips are noise."
+            ),
+            click.option(
+                "--no-cache", is_flag=True, help="Keep answers in the output folder only, and only until it is done."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def asking_options(options: dict[str, Any]) -> AskingOptions:
+    """Take what :func:`answering` and :func:`running` added out of ``options``, but for the sampling of items."""
+    from lorascope.workflows.asking import AskingOptions
+
+    return AskingOptions(
+        merge="never" if options.pop("no_merge") else "auto",
+        shared_cache=not options.pop("no_cache"),
+        cache_dir=options["cache_dir"],
+        **{name: options.pop(name) for name in ("engine", "url", "api_key_env", "concurrency", "noise_floor")},
+        **{name: options.pop(name) for name in ("device", "dtype", "batch_size")},
+    )
+
+
 def writing(command: _Command) -> _Command:
     """``--out --overwrite``: where results go."""
     for option in reversed(
@@ -149,7 +195,8 @@ def judging(command: _Command) -> _Command:
                 type=Place(file_okay=False),
                 envvar="LORASCOPE_CACHE_DIR",
                 show_envvar=True,
-                help="Keep what is found out of base matrices here, for the next adapter on this base.",
+                help="Keep answers here, and what is found out of base matrices, for the next run. Without it, answers "
+                "are kept in the user's cache folder, and nothing of matrices.",
             ),
             click.option("--checkpoints", is_flag=True, help="Each ADAPTED is a run folder: take all its checkpoints."),
             click.option("--sequence", is_flag=True, help="The ADAPTED are stages of one sequence of tasks, in order."),

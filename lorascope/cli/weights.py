@@ -29,6 +29,7 @@ def weights(base: str, adapted: tuple[str, ...], seed: int, **options: Any) -> i
     lorascope weights models/base stage1 stage2 stage3 --sequence --epsilon 0.5 --epsilon 0.3
     """
     from lorascope.cli.show import show_result
+    from lorascope.workflows.asking import AskingOptions
     from lorascope.workflows.compare import CompareOptions, compare
     from lorascope.workflows.tasks import Questions
 
@@ -37,6 +38,7 @@ def weights(base: str, adapted: tuple[str, ...], seed: int, **options: Any) -> i
     settings = CompareOptions(
         base=base,
         adapted=all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"]),
+        asking=AskingOptions(device=options.pop("device")),
         analysis=weight_options(options),
         questions=Questions(seed=seed),
         behaviour=False,

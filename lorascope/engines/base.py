@@ -55,6 +55,9 @@ class Engine(Protocol):
             DataError: the items do not fit the subject (labels that its head does not know).
         """
 
+    def close(self) -> None:
+        """Let go of the model, or of the connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:

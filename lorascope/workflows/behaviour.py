@@ -30,9 +30,9 @@ class Behaviour:
 
 
 def ask_all(
-    engine: Engine, opened: Opened, tasks: Sequence[LoadedTask], known: Sequence[Asker], *, seed: int, watch: Watch
+    engine: Engine, tasks: Sequence[LoadedTask], known: Sequence[Asker], *, seed: int, watch: Watch
 ) -> Behaviour:
-    """Answers of all checkpoints to all tasks; ``known`` are those of :func:`askers`, the base first.
+    """Answers of all checkpoints to all tasks; ``known`` are all checkpoints, the base first.
 
     A checkpoint that cannot do a task (no trained head, no chat template) is recorded with the reason; raises
     :class:`EvaluationError` only where no adapted checkpoint can do a target task.
@@ -44,7 +44,7 @@ def ask_all(
             _ask_one(engine, asker, answers, seed, watch)
         outcome.seconds[asker.name] = perf_counter() - started
     for answers in outcome.tasks.values():
-        _somebody_answered(answers, opened)
+        _somebody_answered(answers, [asker.name for asker in known[1:]])
     return outcome
 
 
@@ -166,10 +166,9 @@ def _label_order(task: LoadedTask, known: Sequence[Asker]) -> tuple[str, ...]:
     return tuple(sorted((fitting or named or [()])[0]))
 
 
-def _somebody_answered(answers: TaskAnswers, opened: Opened) -> None:
+def _somebody_answered(answers: TaskAnswers, names: Sequence[str]) -> None:
     if answers.task.spec.role != "target":
         return
-    names = [subject.name for subject in opened.subjects]
     if any(name in answers.asked for name in names):
         return
     first = next((answers.errors[name] for name in names if name in answers.errors), None)

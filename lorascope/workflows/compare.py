@@ -5,35 +5,32 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lorascope.checkpoints.lint import lint_weights
 from lorascope.data.tasks import LoadedTask
-from lorascope.engines.base import Subject as Asker
-from lorascope.engines.cache import AnswerCache
+from lorascope.engines.keys import tokenizer_hash
 from lorascope.engines.loading import resolve_device
-from lorascope.engines.transformers_engine import TransformersEngine, tokenizer_hash
 from lorascope.errors import UsageError
-from lorascope.schema.comparison import Comparison, Finding, Missing, Provenance
-from lorascope.schema.items import ChoiceItem, GenerateItem, content_id
+from lorascope.schema.comparison import Comparison, Finding, Measurement, Missing, Provenance
+from lorascope.schema.items import content_id
 from lorascope.version import __version__
 from lorascope.workflows import curves, findings
-from lorascope.workflows.behaviour import Behaviour, ask_all, askers
-from lorascope.workflows.cost import measure_costs
-from lorascope.workflows.drift import measure_drift
+from lorascope.workflows.asking import AskingOptions, Heard, ask_everything, prove_engine
+from lorascope.workflows.behaviour import askers
 from lorascope.workflows.gate import judge, read_policy
-from lorascope.workflows.measuring import adjust_p_values, measure_task, plan_pairs
+from lorascope.workflows.measuring import adjust_p_values
 from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
 from lorascope.workflows.provenance import git_state, libraries
 from lorascope.workflows.publish import load_result, publish
 from lorascope.workflows.samples import sample_rows, write_samples
 from lorascope.workflows.scoring import Asked, task_info
 from lorascope.workflows.subjects import Opened, open_all
-from lorascope.workflows.tasks import NOTHING, Questions, load_probes, load_tasks
+from lorascope.workflows.tasks import NOTHING, Questions, load_tasks
+from lorascope.workflows.telling import Told, tell
 from lorascope.workflows.watch import Silent, Watch
 from lorascope.workflows.weights import (
     WeightOptions,
@@ -48,8 +45,8 @@ from lorascope.workflows.weights import (
 class CompareOptions:
     """Everything that decides a comparison. Checkpoints are folders or names on the hub.
 
-    ``weights`` and ``behaviour`` switch whole parts off; ``analysis`` is how weights are looked at; ``gates`` is a
-    policy to hold the result to.
+    ``weights`` and ``behaviour`` switch whole parts off; ``asking`` is who answers and how, ``analysis`` how weights
+    are looked at; ``gates`` is a policy to hold the result to.
     """
 
     base: str
@@ -57,9 +54,7 @@ class CompareOptions:
     questions: Questions = field(default_factory=Questions)
     reference: str | None = None
     out: Path | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_size: int | None = None
+    asking: AskingOptions = field(default_factory=AskingOptions)
     analysis: WeightOptions = field(default_factory=WeightOptions)
     weights: bool = True
     behaviour: bool = True
@@ -81,13 +76,12 @@ class _Run:
     suite_hash: str | None
     watch: Watch
     timings: dict[str, float] = field(default_factory=dict)
-    device: str = "none"
     dtype: str = "none"
-    notes: list[str] = field(default_factory=list)
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    heard: Heard = field(default_factory=Heard)
+    told: Told = field(default_factory=Told)
     weights: WeightOutcome = field(default_factory=WeightOutcome)
     curves: curves.CurveOutcome = field(default_factory=curves.CurveOutcome)
-    parts: dict[str, list[Any]] = field(default_factory=dict)
+    weight_rows: list[Measurement] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     linted: list[Finding] = field(default_factory=list)
 
@@ -99,7 +93,9 @@ def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
     interrupted resumes: answers that were given are not asked for again.
     """
     # What can be wrong without a checkpoint is said now, not after the models have run.
-    resolve_device(options.device)
+    if options.behaviour:
+        prove_engine(options.asking)
+    resolve_device(options.asking.device)
     if options.gates is not None:
         read_policy(options.gates)
     run = _prepare(options, watch or Silent())
@@ -147,7 +143,9 @@ def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[Loaded
         "tasks": [_asked(task) for task in tasks],
         "probe": [list(options.questions.probe), options.questions.limit, options.questions.fraction],
         "reference": options.reference,
-        "dtype": options.dtype,
+        "dtype": options.asking.dtype,
+        "engine": [options.asking.engine, options.asking.url],
+        "noise_floor": options.asking.noise_floor,
         "seed": options.questions.seed,
         "analysis": {
             name: list(value) if isinstance(value, tuple) else value
@@ -182,7 +180,7 @@ def _look_at_weights(run: _Run) -> None:
             run.opened.base.name,
             pairs,
             run.options.analysis,
-            device=str(resolve_device(run.options.device)),
+            device=str(resolve_device(run.options.asking.device)),
             seed=run.options.questions.seed,
             journal=run.folder.modules,
             on_progress=report,
@@ -191,7 +189,7 @@ def _look_at_weights(run: _Run) -> None:
     run.missing += run.weights.missing
     for subject in run.opened.subjects:
         run.linted += lint_weights(subject.checkpoint, run.weights.reports[subject.name].modules)
-    run.parts["weights"] = list(weight_measurements(run.opened.base.name, run.weights.reports, run.options.analysis))
+    run.weight_rows = list(weight_measurements(run.opened.base.name, run.weights.reports, run.options.analysis))
     run.timings["weights"] = time.perf_counter() - started
 
 
@@ -199,62 +197,24 @@ def _ask_and_measure(run: _Run) -> None:
     options = run.options
     if not options.behaviour:
         return
+    asking = replace(options.asking, shared_cache=options.asking.shared_cache and options.keep_samples)
+    headless = None if run.opened.base_info.generation_ready else run.opened.base_info.architecture
+    known = askers(run.opened, allow_pickle=options.allow_pickle)
+    run.heard = ask_everything(asking, known, run.tasks, options.questions, run.folder, run.watch, headless=headless)
+    stored = f"auto (base stored as {run.opened.base.dtype})"
+    run.dtype = stored if asking.dtype == "auto" else asking.dtype
     started = time.perf_counter()
-    with (
-        AnswerCache(run.folder.answers) as cache,
-        closing(
-            TransformersEngine(device=options.device, dtype=options.dtype, batch_size=options.batch_size, cache=cache)
-        ) as engine,
-    ):
-        stored = f"auto (base stored as {run.opened.base.dtype})"
-        run.device, run.dtype = str(engine.device), stored if options.dtype == "auto" else options.dtype
-        _ask(run, engine)
-        run.notes = list(engine.notes)
-    run.timings["behaviour"] = time.perf_counter() - started
-    started = time.perf_counter()
-    run.parts["tasks"] = _measurements(run)
-    run.timings["statistics"] = time.perf_counter() - started
-
-
-def _ask(run: _Run, engine: TransformersEngine) -> None:
-    known = askers(run.opened, allow_pickle=run.options.allow_pickle)
-    run.behaviour = ask_all(engine, run.opened, run.tasks, known, seed=run.options.questions.seed, watch=run.watch)
-    run.timings |= {f"answers:{name}": seconds for name, seconds in run.behaviour.seconds.items()}
-    if not run.opened.base_info.generation_ready:
-        _drift(run, engine, known)
-    with run.watch.stage("Latency and memory") as report:
-        run.parts["cost"], absent = measure_costs(engine, known, run.behaviour, report)
-    run.missing += absent
-
-
-def _measurements(run: _Run) -> list[Any]:
-    base = run.opened.base.name
-    subjects = [subject.name for subject in run.opened.subjects]
-    found = []
-    with run.watch.stage("Statistics") as report:
-        for done, answers in enumerate(run.behaviour.tasks.values(), 1):
-            pairs = plan_pairs(base, subjects, run.options.reference, base in answers.asked)
-            found += measure_task(answers, pairs, seed=run.options.questions.seed)
-            report(done, len(run.behaviour.tasks))
-    return found
-
-
-def _drift(run: _Run, engine: TransformersEngine, known: Sequence[Asker]) -> None:
-    """Encoders cannot answer the probe; their representations of its texts are compared instead."""
-    texts = _probe_texts(run)
-    instead = "representation drift is measured instead" if texts else "and --probe none leaves drift out"
-    head = f"{run.opened.base_info.architecture} has no language-model head"
-    run.missing.append(Missing(area="forgetting", reason=f"{head}: no general-knowledge probe, {instead}"))
-    if texts:
-        measured, missing = measure_drift(engine, known, texts, watch=run.watch)
-        run.parts["drift"] = list(measured)
-        run.missing += missing
-
-
-def _probe_texts(run: _Run) -> list[str]:
-    items = [item for task in load_probes(run.options.questions) for item in task.items]
-    questions = [item.question for item in items if isinstance(item, ChoiceItem)]
-    return questions + [str(item.prompt) for item in items if isinstance(item, GenerateItem)]
+    run.told = tell(
+        run.heard.behaviour.tasks,
+        run.opened.base.name,
+        [subject.name for subject in run.opened.subjects],
+        reference=options.reference,
+        seed=options.questions.seed,
+        watch=run.watch,
+        noise=run.heard.noise,
+        how_again=run.heard.how_again,
+    )
+    run.timings |= {**run.heard.timings, "statistics": time.perf_counter() - started}
 
 
 def _read_curves(run: _Run) -> None:
@@ -268,7 +228,7 @@ def _read_curves(run: _Run) -> None:
 
 def _write(run: _Run) -> Path:
     comparison = _with_human(_assemble(run), run.folder)
-    if run.options.keep_samples and run.behaviour.tasks:
+    if run.options.keep_samples and run.heard.behaviour.tasks:
         rows = _sample_rows(run)
         run.folder.write_with(SAMPLES, lambda part: write_samples(rows, part))
     publish(comparison, run.folder)
@@ -276,7 +236,7 @@ def _write(run: _Run) -> Path:
     if run.options.gates is not None:
         report = judge(result, run.options.gates)
         publish(comparison.model_copy(update={"gates": report}), run.folder)
-    if not run.options.keep_samples:
+    if not (run.options.keep_samples and run.options.asking.shared_cache):
         run.folder.forget_answers()
     return result
 
@@ -295,7 +255,7 @@ def _sample_rows(run: _Run) -> list[dict[str, Any]]:
     base = run.opened.base.name
     return [
         row
-        for answers in run.behaviour.tasks.values()
+        for answers in run.heard.behaviour.tasks.values()
         for subject in run.opened.subjects
         if subject.name in answers.asked
         for row in sample_rows(answers.task, subject.name, answers.asked.get(base), answers.asked[subject.name])
@@ -303,7 +263,7 @@ def _sample_rows(run: _Run) -> list[dict[str, Any]]:
 
 
 def _assemble(run: _Run) -> Comparison:
-    measurements = [found for part in ("tasks", "drift", "weights", "cost") for found in run.parts.get(part, [])]
+    measurements = [*run.told.measurements, *run.weight_rows, *run.heard.measurements, *run.curves.measurements]
     comparison = Comparison(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=list(run.options.command),
@@ -312,23 +272,25 @@ def _assemble(run: _Run) -> Comparison:
         provenance=Provenance(
             libraries=libraries(),
             git=git_state(),
-            device=run.device,
+            device=run.heard.device,
             dtype=run.dtype,
             timings={name: round(seconds, 3) for name, seconds in run.timings.items()},
             suite_hash=run.suite_hash,
         ),
         checkpoints=run.opened.infos,
         tasks=[task_info(task, _first_asked(run, task)) for task in run.tasks],
-        measurements=adjust_p_values([*measurements, *run.curves.measurements]),
+        measurements=adjust_p_values(measurements),
         weights=run.weights.reports,
-        series=[*run.curves.series, *run.weights.series],
-        missing=[*run.missing, *run.curves.missing],
+        series=[*run.curves.series, *run.weights.series, *run.told.series],
+        flips=run.told.flips,
+        missing=[*run.missing, *run.heard.missing, *run.curves.missing],
     )
-    told = findings.find(comparison, list(run.behaviour.tasks.values()), run.notes)
-    every: list[Finding] = [*run.opened.findings, *run.linted, *told, *run.curves.findings]
+    asked = list(run.heard.behaviour.tasks.values())
+    said = [*run.told.findings, *run.heard.findings, *findings.find(comparison, asked, run.heard.notes)]
+    every: list[Finding] = [*run.opened.findings, *run.linted, *said, *run.curves.findings]
     return comparison.model_copy(update={"findings": findings.by_severity(every)})
 
 
 def _first_asked(run: _Run, task: LoadedTask) -> Asked | None:
     """What some checkpoint answered: all of them are scored by the same metrics."""
-    return next(iter(run.behaviour.tasks[task.spec.name].asked.values()), None)
+    return next(iter(run.heard.behaviour.tasks[task.spec.name].asked.values()), None)

@@ -21,7 +21,7 @@ from lorascope.schema.comparison import Measurement, Missing
 from lorascope.schema.flips import FlipLedger
 from lorascope.schema.items import content_id
 from lorascope.workflows.behaviour import Behaviour, ask_task
-from lorascope.workflows.measuring import TaskAnswers, estimate_of, groups_of
+from lorascope.workflows.measuring import Pair, TaskAnswers, estimate_of, groups_of
 from lorascope.workflows.scoring import right
 from lorascope.workflows.watch import Watch
 
@@ -75,14 +75,13 @@ def repeat_all(engine: Engine, known: Sequence[Asker], behaviour: Behaviour, how
 
 
 def noise_measurements(
-    noise: Noise, behaviour: Behaviour, pairs: Sequence[tuple[str, str]], how: str, *, seed: int
+    noise: Noise, answers: TaskAnswers, pairs: Sequence[Pair], how: str, *, seed: int
 ) -> Iterator[Measurement]:
-    """``noise_flip_rate`` for each (subject, reference) and task: share of items unstable in either of the two."""
-    for subject, reference in pairs:
-        for name, answers in behaviour.tasks.items():
-            unstable = noise.of_pair(name, subject, reference)
-            if unstable is not None:
-                yield _measurement(answers, subject, reference, unstable, how, seed)
+    """``noise_flip_rate`` of a task for each pair: the share of items unstable in either of its two checkpoints."""
+    for pair in pairs:
+        unstable = noise.of_pair(answers.task.spec.name, pair.subject, pair.reference)
+        if unstable is not None:
+            yield _measurement(answers, pair.subject, pair.reference, unstable, how, seed)
 
 
 def _measurement(
@@ -107,9 +106,9 @@ def _measurement(
     )
 
 
-def with_noise(ledgers: Sequence[FlipLedger], noise: Noise, behaviour: Behaviour) -> list[FlipLedger]:
+def with_noise(ledgers: Sequence[FlipLedger], noise: Noise, tasks: Mapping[str, TaskAnswers]) -> list[FlipLedger]:
     """The ledgers with the number of flips, fixed or broken, that stand on items which flip by noise alone."""
-    return [ledger.model_copy(update={"noise": _noisy(ledger, noise, behaviour.tasks)}) for ledger in ledgers]
+    return [ledger.model_copy(update={"noise": _noisy(ledger, noise, tasks)}) for ledger in ledgers]
 
 
 def _noisy(ledger: FlipLedger, noise: Noise, tasks: Mapping[str, TaskAnswers]) -> int | None:

@@ -245,7 +245,7 @@ def _ask(run: _Scan) -> None:
         run.device = str(engine.device)
         known = askers(run.opened, allow_pickle=options.allow_pickle)
         before, started = len(cache), perf_counter()
-        run.behaviour = ask_all(engine, run.opened, run.tasks, known, seed=run.seed, watch=run.watch)
+        run.behaviour = ask_all(engine, run.tasks, known, seed=run.seed, watch=run.watch)
         seconds, asked = perf_counter() - started, len(cache) - before
         run.timings["answers:checkpoints"] = seconds
         started = perf_counter()

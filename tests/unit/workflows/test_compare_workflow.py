@@ -45,7 +45,7 @@ def language(llama, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_files_are_written_and_nothing_else(language: Path) -> None:
-    names = {path.name for path in language.parent.iterdir()} - {"answers.sqlite-wal", "answers.sqlite-shm"}
+    names = {path.name for path in language.parent.iterdir()}
     assert names == {
         "result.json",
         "report.html",
@@ -53,7 +53,6 @@ def test_all_files_are_written_and_nothing_else(language: Path) -> None:
         "weights.parquet",
         "run.json",
         "modules.jsonl",
-        "answers.sqlite",
     }
 
 
@@ -140,7 +139,7 @@ def test_asking_again_asks_nothing(language: Path, llama, monkeypatch: pytest.Mo
         raise AssertionError("a finished item was asked again")
 
     monkeypatch.setattr(TransformersEngine, "_ask", never)
-    monkeypatch.setattr("lorascope.workflows.compare.measure_costs", lambda *_: ([], []))
+    monkeypatch.setattr("lorascope.workflows.asking.measure_costs", lambda *_: ([], []))
     before = load_result(language)
     root = language.parent.parent
     again = compare(

@@ -16,7 +16,7 @@ from lorascope.schema.items import Answer, DivergenceAnswer, GenerateAnswer, Gen
 from lorascope.schema.suite import SuiteTask
 from lorascope.workflows.behaviour import Behaviour
 from lorascope.workflows.divergence import measure_divergence
-from lorascope.workflows.measuring import TaskAnswers
+from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.noise import noise_measurements, other_batch_size, repeat_all, with_noise
 from lorascope.workflows.scoring import Asked
 from lorascope.workflows.watch import Silent
@@ -67,13 +67,13 @@ def test_flips_on_items_that_flip_by_themselves_are_noise() -> None:
     again = {"base": texts("no", "yes", "no", "yes"), "x": texts("no", "no", "no", "never")}
     noise = repeat_all(Told(again.__getitem__), [asker("base"), asker("x")], first, "batches of 3", watch=Silent())
     assert noise.unstable == {("t", "base"): [True, False, False, False], ("t", "x"): [False, True, False, False]}
-    [found] = noise_measurements(noise, first, [("x", "base")], "batches of 3", seed=0)
+    [found] = noise_measurements(noise, first.tasks["t"], [Pair("x", "base")], "batches of 3", seed=0)
     assert found.adapted is not None
     assert found.adapted.value == 0.5
     assert found.base is None
     assert "batches of 3" in found.signature
     assert "2 groups" in found.adapted.method
-    assert [each.noise for each in with_noise([ledger(2, 0)], noise, first)] == [1]
+    assert [each.noise for each in with_noise([ledger(2, 0)], noise, first.tasks)] == [1]
 
 
 def test_a_repeated_answer_is_never_taken_from_the_first_pass() -> None:
@@ -92,8 +92,8 @@ def test_what_cannot_be_repeated_has_no_noise() -> None:
         raise EvaluationError("memory runs out")
 
     noise = repeat_all(Told(fail), [asker("base"), asker("x")], first, "batches of 3", watch=Silent())
-    assert list(noise_measurements(noise, first, [("x", "base")], "batches of 3", seed=0)) == []
-    assert [each.noise for each in with_noise([ledger(4, 0)], noise, first)] == [None]
+    assert list(noise_measurements(noise, first.tasks["t"], [Pair("x", "base")], "batches of 3", seed=0)) == []
+    assert [each.noise for each in with_noise([ledger(4, 0)], noise, first.tasks)] == [None]
     assert [(each.subject, "memory runs out" in each.reason) for each in noise.missing] == [("base", True), ("x", True)]
 
 
