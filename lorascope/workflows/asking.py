@@ -107,7 +107,7 @@ def ask_everything(
 
 
 def prove_engine(options: AskingOptions) -> None:
-    """Raise :class:`UsageError` for an engine, a device, a data type or an address that cannot be; nothing is loaded."""
+    """Raise a UsageError for an engine, a device, a data type or an address that cannot be; nothing is loaded."""
     with _engine(options, None):
         pass
 

@@ -13,7 +13,8 @@ from lorascope.measures.statistics import estimate
 from lorascope.schema.comparison import Measurement, Missing
 from lorascope.schema.items import DivergenceAnswer, Item
 from lorascope.workflows.behaviour import Behaviour
-from lorascope.workflows.measuring import TaskAnswers, estimate_of, groups_of
+from lorascope.workflows.estimates import estimate_of, groups_of
+from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.watch import Watch
 
 METRIC = "kl_to_base"

@@ -19,8 +19,9 @@ from lorascope.measures.statistics import (
     paired_many,
     unpaired_difference,
 )
-from lorascope.schema.comparison import Area, Delta, Estimate, Measurement, Slice
+from lorascope.schema.comparison import Area, Measurement, Slice
 from lorascope.schema.items import Item, LabelsItem
+from lorascope.workflows.estimates import delta_of, estimate_of, groups_of, margin_of
 from lorascope.workflows.scoring import (
     Asked,
     at_thresholds,
@@ -126,13 +127,6 @@ def adjust_p_values(measurements: Sequence[Measurement]) -> list[Measurement]:
     return adjusted
 
 
-def estimate_of(interval: Interval) -> Estimate | None:
-    """The result document's form of an interval; None where the value is undefined."""
-    if interval.value is None:
-        return None
-    return Estimate(value=interval.value, low=interval.low, high=interval.high, n=interval.n, method=interval.method)
-
-
 def _blocks(answers: TaskAnswers, name: str, seed: int) -> Iterator[_Block]:
     asked = answers.asked[name]
     everything = tuple(range(len(asked.items)))
@@ -205,17 +199,6 @@ def _item_slices(items: Sequence[Item]) -> Iterator[tuple[str, str, list[int]]]:
             yield by, value, [index for index, name in enumerate(names) if name == value]
 
 
-def groups_of(task: LoadedTask, items: Sequence[Item]) -> list[str | None] | None:
-    """Names of the items' groups, for clustered errors; None where items stand for themselves.
-
-    The built-in probe's groups of four share their choices by design, which makes items repel each other rather than
-    agree; treating its items as independent errs on the safe side.
-    """
-    if str(task.spec.data).startswith("builtin:") or all(item.group is None for item in items):
-        return None
-    return [item.group for item in items]
-
-
 def _train_support(task: LoadedTask, labels: Sequence[str]) -> list[int] | None:
     counts = Counter(label for item in task.train_items if isinstance(item, LabelsItem) for label in item.labels)
     return [counts[label] for label in labels] if counts else None
@@ -231,7 +214,7 @@ def _paired(
         results = paired_many(
             {key: before.scored[key] for key in keys},
             {key: after.scored[key] for key in keys},
-            margins={key: _margin(answers.task, key[2]) for key in keys},
+            margins={key: margin_of(answers.task, key[2]) for key in keys},
             seed=seed,
             groups=groups_of(answers.task, [later.items[index] for index in after.indices]),
             same_outputs=keys if unchanged else (),
@@ -278,34 +261,10 @@ def _measurement(
         direction=scored.measure.direction,
         base=estimate_of(reference) if reference else None,
         adapted=adapted,
-        delta=_delta(result) if result else None,
+        delta=delta_of(result) if result else None,
         signature=scored.signature,
         missing_reason=reason,
     )
-
-
-def _delta(result: PairedResult) -> Delta | None:
-    if result.value is None:
-        return None
-    return Delta(
-        value=result.value,
-        low=result.low,
-        high=result.high,
-        n=result.n,
-        p_value=result.p_value,
-        test=result.test,
-        margin=result.margin,
-        verdict=result.verdict,
-        detectable=result.detectable,
-        needed_n=result.needed_n,
-    )
-
-
-def _margin(task: LoadedTask, metric: str) -> float | None:
-    """The suite's margin for metrics on the primary metric's scale, the registry's default for the rest."""
-    spec = find_spec(metric)
-    said = task.spec.margin
-    return said if said is not None and spec.scale == find_spec(primary_metric(task)).scale else spec.margin
 
 
 def _unanswered(answers: TaskAnswers, pair: Pair) -> Measurement:

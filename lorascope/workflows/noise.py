@@ -21,7 +21,8 @@ from lorascope.schema.comparison import Measurement, Missing
 from lorascope.schema.flips import FlipLedger
 from lorascope.schema.items import content_id
 from lorascope.workflows.behaviour import Behaviour, ask_task
-from lorascope.workflows.measuring import Pair, TaskAnswers, estimate_of, groups_of
+from lorascope.workflows.estimates import estimate_of, groups_of
+from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.scoring import right
 from lorascope.workflows.watch import Watch
 

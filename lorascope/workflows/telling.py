@@ -59,7 +59,7 @@ def tell(
 def _explain(answers: TaskAnswers, pairs: Sequence[Pair], told: Told, seed: int) -> None:
     answered = [pair for pair in pairs if {pair.subject, pair.reference} <= set(answers.asked)]
     told.flips += flip_ledgers(answers, answered)
-    leaks = measure_leaks(answers, answered, seed=seed)
+    leaks = measure_leaks(answers, pairs, seed=seed)
     told.measurements += leaks.measurements
     told.findings += leaks.findings
     if answers.task.kind == "labels":

@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial import distance
 from seqeval.metrics import f1_score as seqeval_f1
 from sklearn import metrics
 
+from lorascope.measures.label_diagnosis import (
+    largest_confusions,
+    largest_pair_gaps,
+    plateau_loss,
+    precision_recall_points,
+    score_label_outputs,
+    score_label_sets,
+)
 from lorascope.measures.labels import label_scores, per_label, score_labels
 from lorascope.measures.ranking import average_precisions
 from lorascope.measures.regression import score_regression
@@ -135,3 +144,65 @@ def test_entity_f1_is_seqevals() -> None:
     predicted = [[t if random.random() < 0.8 else str(random.choice(tags)) for t in row] for row in truth]
     scored = score_entities(predicted, truth)["entity_f1"]
     assert scored.value == pytest.approx(seqeval_f1(truth, predicted), abs=1e-12)
+
+
+def test_skill_is_scikit_learns_log_loss_against_the_frequencies() -> None:
+    probabilities, truth = _multi(8)
+    loss = np.mean([metrics.log_loss(truth[:, at], probabilities[:, at], labels=[0, 1]) for at in range(LABELS)])
+    frequencies = np.tile(truth.mean(axis=0), (len(truth), 1))
+    plateau = np.mean([metrics.log_loss(truth[:, at], frequencies[:, at], labels=[0, 1]) for at in range(LABELS)])
+    assert plateau_loss(truth) == pytest.approx(plateau, abs=1e-9)
+    scored = score_label_outputs(probabilities, truth, multi=True)
+    assert scored["frequency_skill"].value == pytest.approx(1 - loss / plateau, abs=1e-9)
+    assert scored["output_spread"].value == pytest.approx(
+        probabilities.var(axis=0).sum() / truth.var(axis=0).sum(), abs=1e-12
+    )
+
+
+def test_single_label_skill_is_scikit_learns() -> None:
+    random = np.random.default_rng(9)
+    classes = random.integers(0, 4, size=200)
+    logits = random.normal(size=(200, 4)) + 2 * np.eye(4)[classes]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.eye(4, dtype=bool)[classes]
+    plateau = metrics.log_loss(classes, np.tile(truth.mean(axis=0), (200, 1)), labels=range(4))
+    expected = 1 - metrics.log_loss(classes, probabilities, labels=range(4)) / plateau
+    scored = score_label_outputs(probabilities, truth, multi=False)["frequency_skill"]
+    assert scored.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_pair_frequencies_are_scipys_bray_curtis() -> None:
+    probabilities, truth = _multi(10)
+    decided = probabilities >= 0.5
+    given, true = (
+        [(marked[:, i] & marked[:, j]).mean() for i in range(LABELS) for j in range(i + 1, LABELS)]
+        for marked in (decided, truth)
+    )
+    scored = score_label_sets(decided, truth, decision="0.5")
+    assert scored["cooccurrence_gap"].value == pytest.approx(distance.braycurtis(given, true), abs=1e-12)
+    widest = int(np.argmax(np.abs(np.subtract(given, true))))
+    largest = largest_pair_gaps(decided, truth, 1)[0]
+    assert (largest.predicted, largest.actual) == pytest.approx((given[widest], true[widest]))
+
+
+def test_confusions_are_scikit_learns_table() -> None:
+    random = np.random.default_rng(11)
+    true, given = random.integers(0, 5, size=300), random.integers(0, 5, size=300)
+    table = metrics.confusion_matrix(true, given)
+    found = largest_confusions(np.eye(5, dtype=bool)[given], np.eye(5, dtype=bool)[true], 20)
+    assert len(found) == 20
+    assert [each.items for each in found] == sorted(table[~np.eye(5, dtype=bool)], reverse=True)
+    for each in found:
+        assert table[each.actual, each.predicted] == each.items
+        assert each.share == pytest.approx(each.items / table[each.actual].sum())
+
+
+def test_curve_points_are_scikit_learns_operating_points() -> None:
+    probabilities, truth = _multi(12)
+    precision, recall, _ = metrics.precision_recall_curve(truth[:, 0], probabilities[:, 0])
+    points = precision_recall_points(probabilities[:, 0], truth[:, 0], 10)
+    real = set(zip(recall.tolist(), precision.tolist(), strict=True))
+    assert 5 <= len(points) <= 10
+    assert all((float(x), float(y)) in real for x, y in points)
+    assert points[-1, 0] == 1.0
+    assert (np.diff(points[:, 0]) > 0).all()

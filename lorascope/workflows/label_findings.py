@@ -1,0 +1,260 @@
+"""Findings about label outputs: collapse, too few or too many labels, labels never given, pairs that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorascope.measures.core import BoolArray, FloatArray
+from lorascope.measures.label_diagnosis import (
+    largest_confusions,
+    largest_pair_gaps,
+    plateau_loss,
+    set_variety,
+    unseen_share,
+)
+from lorascope.measures.labels import label_groups
+from lorascope.schema.comparison import Finding, Measurement
+from lorascope.schema.items import LabelsItem
+from lorascope.workflows.measuring import Pair, TaskAnswers
+from lorascope.workflows.scoring import is_multi
+
+COLLAPSED_SPREAD = 0.02
+PLATEAU_SKILL = 0.02
+_FAR_OFF = 0.25
+_GAP = 0.25
+_NEVER_SHARE = 0.1
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Probabilities, decisions and true labels, each (n, L)."""
+
+    probabilities: FloatArray
+    decided: BoolArray
+    truth: BoolArray
+
+    @property
+    def arrays(self) -> tuple[FloatArray, BoolArray, BoolArray]:
+        """All three."""
+        return self.probabilities, self.decided, self.truth
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One subject's label outputs on one task."""
+
+    answers: TaskAnswers
+    subject: str
+    rows: Sequence[Measurement]
+    fixed: Decided
+    tuned: Decided | None
+    known: BoolArray | None
+
+    @property
+    def task(self) -> str:
+        return self.answers.task.spec.name
+
+    def row(self, metric: str, by: str | None = None) -> Measurement | None:
+        """The subject's measurement of a metric: of the whole, or of a slice."""
+        found = (row for row in self.rows if row.metric == metric and (row.slice.by if row.slice else None) == by)
+        return next((row for row in found if row.adapted is not None), None)
+
+    def names(self, indices: Sequence[int]) -> str:
+        """Labels by name, the first few."""
+        listed = ", ".join(self.answers.labels[index] for index in indices[:_LISTED])
+        return listed + (f" and {len(indices) - _LISTED} more" if len(indices) > _LISTED else "")
+
+    def finding(
+        self, kind: str, severity: str, title: str, evidence: list[str], advice: str | None = None, source: str = ""
+    ) -> Finding:
+        """A finding about this subject."""
+        return Finding.model_validate(
+            {
+                "id": f"labels:{kind}:{self.task}:{self.subject}",
+                "severity": severity,
+                "area": self.answers.area,
+                "subject": self.subject,
+                "title": title,
+                "evidence": evidence,
+                "advice": advice,
+                "reference": source or None,
+            }
+        )
+
+
+def find_in_labels(
+    answers: TaskAnswers,
+    pair: Pair,
+    rows: Sequence[Measurement],
+    fixed: Decided,
+    tuned: Decided | None,
+    known: BoolArray | None,
+) -> list[Finding]:
+    """Findings about the pair's subject. A collapsed one is not blamed for what follows from the collapse."""
+    case = _Case(answers, pair.subject, rows, fixed, tuned, known)
+    collapsed = list(_collapse(case))
+    if collapsed:
+        return collapsed
+    if not is_multi(answers.task):
+        return list(_confusions(case))
+    return [*_cardinality(case), *_never_predicted(case), *_cooccurrence(case), *_unseen(case)]
+
+
+def _collapse(case: _Case) -> Iterator[Finding]:
+    spread, skill = case.row("output_spread"), case.row("frequency_skill")
+    if spread is None or spread.adapted is None or spread.adapted.value >= COLLAPSED_SPREAD:
+        return
+    given, true = set_variety(case.fixed.decided), set_variety(case.fixed.truth)
+    items = len(case.fixed.truth)
+    commonest = case.names(given.commonest) or "no label"
+    evidence = [
+        f"output_spread {spread.adapted.value:.2g}: the probabilities vary over {items} items by that share of what "
+        "the true labels do",
+        f"distinct label sets: {given.distinct} given, {true.distinct} true; "
+        f"{given.commonest_share:.0%} of the items get {commonest}",
+    ]
+    if skill is not None and skill.adapted is not None:
+        evidence.append(_plateau(case, skill.adapted.value))
+    yield case.finding(
+        "collapse",
+        "critical",
+        f"{case.subject} collapsed on {case.task}: it gives every item nearly the same labels",
+        evidence,
+        "Give the new head its own, higher learning rate, check that the features it reads are not tiny, and train "
+        "until the loss leaves the plateau. No threshold can mend this.",
+    )
+
+
+def _plateau(case: _Case, skill: float) -> str:
+    where = "on the plateau of" if abs(skill) <= PLATEAU_SKILL else "above" if skill < 0 else "below"
+    if not is_multi(case.answers.task):
+        return f"frequency_skill {skill:.3f}: the loss is {where} what the class frequencies alone give"
+    plateau = plateau_loss(case.fixed.truth)
+    return (
+        f"binary cross-entropy {(1 - skill) * plateau:.4f}, {where} the {plateau:.4f} that the label frequencies "
+        f"alone give (frequency_skill {skill:.3f})"
+    )
+
+
+def _cardinality(case: _Case) -> Iterator[Finding]:
+    found = case.row("cardinality_error")
+    mean = float(case.fixed.truth.sum(axis=1).mean())
+    if found is None or found.adapted is None or abs(found.adapted.value) <= _FAR_OFF * mean:
+        return
+    error = found.adapted
+    if error.low is not None and error.high is not None and error.low <= 0 <= error.high:
+        return
+    evidence = [f"cardinality_error {error.value:+.2f}{_between(error.low, error.high, '+')} at threshold 0.5"]
+    at_tuned = case.row("cardinality_error", "threshold")
+    if at_tuned is not None and at_tuned.adapted is not None:
+        evidence.append(f"{at_tuned.adapted.value:+.2f} at tuned thresholds")
+    empty = case.row("empty_set_rate")
+    if empty is not None and empty.adapted is not None and empty.adapted.value > 0:
+        evidence.append(f"{empty.adapted.value:.0%} of the items get no label")
+    yield case.finding(
+        "cardinality",
+        "warning",
+        f"{case.subject} gives {mean + error.value:.1f} labels an item on {case.task}, where {mean:.1f} are true",
+        evidence,
+        "Use thresholds tuned on validation items (tune_on) in place of 0.5, and keep them with the model.",
+    )
+
+
+def _between(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None or high is None else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
+
+
+def _never_predicted(case: _Case) -> Iterator[Finding]:
+    """Labels that truly occur and are never given at 0.5, by how frequent they are in the training data."""
+    support = case.fixed.truth.sum(axis=0)
+    never = np.flatnonzero((support > 0) & ~case.fixed.decided.any(axis=0))
+    if not len(never):
+        return
+    ranked = [int(index) for index in never[np.argsort(-support[never], kind="stable")]]
+    groups = label_groups(_training_support(case))
+    counts = {name: int(np.isin(never, members).sum()) for name, members in groups.items()}
+    spread = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    evidence = [f"{len(never)} of {int((support > 0).sum())} labels that occur" + (f" ({spread})" if spread else "")]
+    evidence.append(f"the most frequent of them: {case.names(ranked)}")
+    if case.tuned is not None:
+        still = (case.tuned.truth.any(axis=0) & ~case.tuned.decided.any(axis=0)).sum()
+        evidence.append(f"at tuned thresholds: {int(still)}")
+    yield case.finding(
+        "never",
+        "warning" if len(never) >= _NEVER_SHARE * (support > 0).sum() else "info",
+        f"{case.subject} never gives {len(never)} of the labels of {case.task}",
+        evidence,
+        "Tune thresholds on validation items; if that does not help, weight rare labels in the loss or add items.",
+    )
+
+
+def _training_support(case: _Case) -> list[int]:
+    """Counts in the training data, else in the evaluated items."""
+    place = {label: index for index, label in enumerate(case.answers.labels)}
+    counts = [0] * len(place)
+    for item in case.answers.task.train_items:
+        for label in item.labels if isinstance(item, LabelsItem) else ():
+            if label in place:
+                counts[place[label]] += 1
+    return counts if any(counts) else [int(count) for count in case.fixed.truth.sum(axis=0)]
+
+
+def _cooccurrence(case: _Case) -> Iterator[Finding]:
+    found = case.row("cooccurrence_gap")
+    if found is None or found.adapted is None or (found.adapted.low or 0.0) <= _GAP:
+        return
+    worse = found.delta is not None and found.delta.verdict == "regressed"
+    evidence = [f"cooccurrence_gap {found.adapted.value:.2f}{_between(found.adapted.low, found.adapted.high)}"]
+    if found.base is not None:
+        evidence[0] += f", {found.base.value:.2f} of {found.reference}"
+    for gap in largest_pair_gaps(case.fixed.decided, case.fixed.truth, 3):
+        together = " + ".join(case.answers.labels[index] for index in gap.labels)
+        evidence.append(f"{together}: given together to {gap.predicted:.1%} of the items, true of {gap.actual:.1%}")
+    yield case.finding(
+        "cooccurrence",
+        "warning" if worse else "info",
+        f"{case.subject} puts labels of {case.task} together otherwise than they occur",
+        evidence,
+        "Thresholds that are too high break pairs first; look at the tuned thresholds before the model.",
+    )
+
+
+def _unseen(case: _Case) -> Iterator[Finding]:
+    found = case.row("unseen_set_rate")
+    if found is None or found.adapted is None or case.known is None:
+        return
+    usual = unseen_share(case.fixed.truth, case.known)
+    if usual is None or (found.adapted.low or 0.0) <= usual:
+        return
+    yield case.finding(
+        "unseen",
+        "info",
+        f"{case.subject} makes up label sets on {case.task} that its training data does not have",
+        [
+            f"unseen_set_rate {found.adapted.value:.2f}{_between(found.adapted.low, found.adapted.high)}, "
+            f"of the true sets {usual:.2f}"
+        ],
+    )
+
+
+def _confusions(case: _Case) -> Iterator[Finding]:
+    confused = largest_confusions(case.fixed.decided, case.fixed.truth, 5)
+    if not confused or confused[0].items < 2:
+        return
+    label = case.answers.labels
+    actual, predicted = label[confused[0].actual], label[confused[0].predicted]
+    yield case.finding(
+        "confusion",
+        "info",
+        f"{case.subject} most often takes {actual} for {predicted} on {case.task}",
+        [
+            f"{label[each.actual]} taken for {label[each.predicted]}: {each.items} items, {each.share:.0%} of "
+            f"{label[each.actual]}"
+            for each in confused
+            if each.items > 1
+        ],
+    )
