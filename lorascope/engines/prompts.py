@@ -50,8 +50,10 @@ def is_wide(sign: str) -> bool:
     return wide and not unicodedata.name(sign, "").startswith("HANGUL")
 
 
-def choice_delimiter(prompt: Prompt) -> str:
-    """What stands between a context and a choice: a space, nothing after a chat template or after CJK text."""
+def choice_delimiter(prompt: Prompt, stated: str | None = None) -> str:
+    """What stands between a context and a choice: as ``stated``, else a space, but nothing after a chat or CJK text."""
+    if stated is not None:
+        return stated
     ending = prompt.text.rstrip()[-1:]
     return "" if prompt.chat or (ending and is_wide(ending)) else " "
 
@@ -64,12 +66,27 @@ def reference_separator(prompt: Prompt, reference: str) -> str:
 
 
 def encode(ready: Ready, text: str, *, special: bool) -> list[int]:
-    """Token ids; an end-of-text token that a decoder's tokenizer puts at the end by itself is taken off."""
-    ids = [int(token) for token in ready.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]]
-    end = ready.tokenizer.eos_token_id
-    if special and not ready.encoder_decoder and len(ids) > 1 and ids[-1] == end:
-        return ids if text.endswith(str(ready.tokenizer.eos_token)) else ids[:-1]
-    return ids
+    """Token ids; an end-of-text token that a decoder's tokenizer puts at the end by itself is taken off.
+
+    A text that begins with the beginning-of-text token in writing gets no second one.
+    """
+    return encode_all(ready, [text], special=special)[0]
+
+
+def encode_all(ready: Ready, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+    """As :func:`encode`, for texts that begin alike."""
+    tokenizer = ready.tokenizer
+    begun = bool(tokenizer.bos_token) and all(text.startswith(str(tokenizer.bos_token)) for text in texts)
+    special = special and (ready.encoder_decoder or not begun)
+    rows = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    found = [[int(token) for token in row] for row in rows]
+    if not special or ready.encoder_decoder:
+        return found
+    end, written = tokenizer.eos_token_id, str(tokenizer.eos_token)
+    return [
+        ids[:-1] if len(ids) > 1 and ids[-1] == end and not text.endswith(written) else ids
+        for ids, text in zip(found, texts, strict=True)
+    ]
 
 
 def start_token(tokenizer: Any) -> int | None:
@@ -87,26 +104,37 @@ class Pair:
 
 
 def encode_pair(ready: Ready, prompt: Prompt, continuation: str) -> Pair | None:
-    """Context and continuation as lm-evaluation-harness encodes them; None where the target exceeds the context.
+    """As :func:`encode_pairs`, for one continuation."""
+    return encode_pairs(ready, prompt, [continuation])[0]
+
+
+def encode_pairs(ready: Ready, prompt: Prompt, continuations: Sequence[str]) -> list[Pair | None]:
+    """Context and continuations as lm-evaluation-harness encodes them; None where a target exceeds the context.
 
     Trailing whitespace of the context moves to the continuation. A decoder's whole string is encoded and cut after as
     many tokens as the context alone has; at least one token is left to predict. An encoder–decoder reads the context in
-    its encoder. Without a context the beginning-of-text token (else end-of-text) stands for it.
+    its encoder. Without a context the beginning-of-text token (else end-of-text) stands for it. A chat template writes
+    its special tokens itself: none are added, where the harness adds a beginning-of-text token that it left out.
     """
     context = prompt.text.rstrip()
-    continuation = prompt.text[len(context) :] + continuation
+    moved = [prompt.text[len(context) :] + continuation for continuation in continuations]
     special = not prompt.chat
     if ready.encoder_decoder:
         given = encode(ready, context, special=special)
-        target = encode(ready, continuation, special=False)
-        return _fitted_to_encoder(ready, given, target)
-    if context:
-        whole = encode(ready, context + continuation, special=special)
-        given = encode(ready, context, special=special)
-        if len(given) >= len(whole):
-            given = whole[:-1]
-        return _fitted(ready, given or _start(ready), whole[len(given) :])
-    given, target = _start(ready), encode(ready, continuation, special=False)
+        return [_fitted_to_encoder(ready, given, target) for target in encode_all(ready, moved, special=False)]
+    if not context:
+        return [_after_start(ready, target) for target in encode_all(ready, moved, special=False)]
+    given, *wholes = encode_all(ready, [context, *(context + one for one in moved)], special=special)
+    return [_split(ready, given, whole) for whole in wholes]
+
+
+def _split(ready: Ready, context: list[int], whole: list[int]) -> Pair | None:
+    given = context if len(context) < len(whole) else whole[:-1]
+    return _fitted(ready, given or _start(ready), whole[len(given) :])
+
+
+def _after_start(ready: Ready, target: list[int]) -> Pair | None:
+    given = _start(ready)
     return _fitted(ready, given, target[1:] if target[:1] == given and len(target) > 1 else target)
 
 

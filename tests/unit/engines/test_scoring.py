@@ -109,8 +109,8 @@ def test_small_passes_do_not_move_scores(
     engine: TransformersEngine, subject: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = engine.answer(subject("llama"), CHOICE, items())
-    monkeypatch.setattr("lorascope.engines.scoring._LOGITS_AT_ONCE", 1)
-    monkeypatch.setattr("lorascope.engines.scoring._POSITIONS_AT_ONCE", 3)
+    monkeypatch.setattr("lorascope.engines.logprob_reading._LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("lorascope.engines.logprob_reading.VALUES_AT_ONCE", 3 * 400)
     parts = engine.answer(subject("llama"), CHOICE, items())
     for one, other in zip(whole, parts, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import torch
 
 from lorascope.engines.base import Engine, Outcome, Subject
 from lorascope.engines.cache import AnswerCache
-from lorascope.engines.scoring import ChoiceAsker
+from lorascope.engines.choice import ChoiceAsker
 from lorascope.engines.transformers_engine import TransformersEngine, tokenizer_hash
 from lorascope.errors import UsageError
 from lorascope.schema.items import ChoiceItem, GenerateItem
