@@ -90,7 +90,8 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the answers that the user keeps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORASCOPE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("LORASCOPE_CACHE_DIR", raising=False)
         yield
 
 

@@ -11,8 +11,8 @@ _CONFIGS = ("config.json", "adapter_config.json", "generation_config.json")
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the weights and configurations, as 64 hexadecimal digits."""
-    return _digest([*weight_files(folder), *(folder / name for name in _CONFIGS)])
+    """SHA-256 over the names and bytes of the weights, their indices and configurations, as 64 hexadecimal digits."""
+    return _digest([*weight_files(folder), *folder.glob("*.index.json"), *(folder / name for name in _CONFIGS)])
 
 
 def _digest(files: list[Path]) -> str:

@@ -108,8 +108,10 @@ def open_tensors(folder: Path, stem: str, *, allow_pickle: bool) -> TensorSource
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the checkpoint's weights, sorted by name."""
-    names = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin"), *folder.glob("adapter_model*.bin")]
+    """The files that hold the checkpoint's weights, those that an index names below the folder included, sorted."""
+    names = {*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin"), *folder.glob("adapter_model*.bin")}
+    for index in folder.glob("*.index.json"):
+        names |= {folder / name for name in _weight_map(index).values()}
     return sorted(path for path in names if path.is_file())
 
 

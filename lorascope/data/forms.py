@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lorascope.data import fields
+from lorascope.data.few_shot import with_one_system
 from lorascope.data.readers import Row
 from lorascope.data.templates import render, render_messages
 from lorascope.errors import ConfigError, DataError
@@ -192,10 +193,12 @@ def _question(row: Row, spec: SuiteTask) -> tuple[str | None, Messages | None, t
     if spec.prompt is not None:
         return render(spec.prompt, row.fields, place=row.place), None, _references(row, spec)
     if spec.messages is not None:
-        return None, render_messages(spec.messages, row.fields, place=row.place), _references(row, spec)
+        messages = render_messages(spec.messages, row.fields, place=row.place)
+        return None, with_one_system(messages, spec, place=row.place), _references(row, spec)
     form = _generate_form(row, spec)
     if form is CHAT:
-        return None, *_conversation(row, spec)
+        turns, references = _conversation(row, spec)
+        return None, with_one_system(turns, spec, place=row.place), references
     if form is ALPACA:
         return _alpaca_prompt(row), None, _references(row, spec)
     return fields.text(row, "prompt"), None, _references(row, spec)
@@ -313,7 +316,7 @@ def _choice(row: Row, spec: SuiteTask) -> ChoiceItem:
     messages: Messages | None = None
     context = ""
     if spec.messages is not None:
-        messages = render_messages(spec.messages, row.fields, place=row.place)
+        messages = with_one_system(render_messages(spec.messages, row.fields, place=row.place), spec, place=row.place)
     else:
         context = render(spec.prompt or _question_template(row), row.fields, place=row.place)
     question = fields.optional_text(row, "question") or context

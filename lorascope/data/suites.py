@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lorascope.data.readers import read_text
 from lorascope.errors import ConfigError, DataError
-from lorascope.schema.suite import Suite, SuiteTask
+from lorascope.schema.suite import Extract, Sampling, Suite, SuiteTask
 
 _SHOWN_ERRORS = 5
 
@@ -68,14 +68,15 @@ def _refuse_repeated_keys(node: yaml.Node, path: Path) -> None:
 
 
 def _config_error(error: ValidationError, node: yaml.Node, path: Path) -> ConfigError:
-    """The first fault in full, and the others as one line each."""
+    """The first fault in full, the others as one line each, and the first remedy that there is."""
     faults = error.errors(include_url=False)
     lines = [_described(fault, node) for fault in faults]
-    first = faults[0]
     problem = lines[0][0]
     for described, line in lines[1:_SHOWN_ERRORS]:
         problem += f"\n  also: {described} (line {line})"
-    return ConfigError(problem, where=f"{path}, line {lines[0][1]}", remedy=_remedy(first))
+    # A misspelt key is also a missing one, and what it should have been is said of the misspelling.
+    remedy = next(filter(None, map(_remedy, faults)), None)
+    return ConfigError(problem, where=f"{path}, line {lines[0][1]}", remedy=remedy)
 
 
 def _described(fault: Any, node: yaml.Node) -> tuple[str, int]:
@@ -108,10 +109,18 @@ def _line(node: yaml.Node, location: Sequence[int | str]) -> int:
     return line
 
 
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """Keys of the part of a suite in which an unknown one stands: the suite, a task, or a block of a task."""
+    if len(location) == 1:
+        return list(Suite.model_fields)
+    blocks: dict[int | str, type[BaseModel]] = {"sampling": Sampling, "extract": Extract}
+    return list(next((blocks[part] for part in location[:-1] if part in blocks), SuiteTask).model_fields)
+
+
 def _remedy(fault: Any) -> str | None:
     if fault["type"] == "extra_forbidden":
-        known = Suite.model_fields if len(fault["loc"]) == 1 else SuiteTask.model_fields
-        nearest = difflib.get_close_matches(str(fault["loc"][-1]), list(known), n=1)
+        known = _known_keys(fault["loc"])
+        nearest = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         return f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(known)}"
     if fault["type"] == "literal_error":
         return f"use {fault['ctx']['expected']}"

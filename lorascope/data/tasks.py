@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from lorascope.data.few_shot import Asked, draw_examples, put_as_asked
 from lorascope.data.forms import infer_kind, items_of
 from lorascope.data.readers import EXTENSIONS, is_dataset_name, read_rows
 from lorascope.data.suites import load_suite
@@ -31,7 +32,9 @@ class LoadedTask:
 
     ``items`` are those of all named sets in the order of the suite (``item.split`` names the set; None where the data
     is a single file), sampled. ``train_items`` are the whole training file, unsampled: leak checks need all of it.
-    ``tuning_items`` are those that label thresholds are tuned on, sampled. Ids are unique within a set.
+    ``tuning_items`` are those that label thresholds are tuned on, sampled. Ids are unique within a set, and an id is
+    that of the item's own question: examples and chat turns that a task puts around it do not change it (they change
+    the fingerprint). ``own`` tells the question from what stands around it, by ``bare``: plain items by set and id.
     """
 
     spec: SuiteTask
@@ -40,6 +43,11 @@ class LoadedTask:
     train_items: tuple[Item, ...]
     tuning_items: tuple[Item, ...]
     fingerprint: str
+    bare: Mapping[tuple[str | None, str], Item] = field(default_factory=dict)
+
+    def own(self, item: Item) -> Item:
+        """The item without the examples, the system message and the chat around it: what leak checks compare."""
+        return self.bare.get((item.split, item.item_id), item)
 
 
 def load_task(
@@ -51,8 +59,11 @@ def load_task(
     given here wins over the suite's own. The sample depends on the seed and the items' content alone, not on their
     order or on the rest of the file, and a smaller limit always gives a subset of a larger one.
 
+    Examples before the questions (``few_shot``) are drawn with the seed and are the same for all items, training items
+    too, except where an item is itself among them.
+
     Raises:
-        ConfigError: ``tune_on`` names no set, or the task's templates are wrong.
+        ConfigError: ``tune_on`` names no set, the task's templates are wrong, or there are too few examples.
         DataError: a file cannot be read or a record has not the form that the task needs.
         UsageError: ``limit`` or ``fraction`` is out of range.
     """
@@ -64,14 +75,33 @@ def load_task(
         items += sample_items(loaded, limit=bound, fraction=fraction, seed=seed)
     train = _load_set(spec, spec.train_data, TRAIN, root) if spec.train_data else []
     tuning, drawn = _tuning_items(spec, items, train, root)
+    examples = _examples(spec, train, root, seed)
+    put = put_as_asked(items, spec, examples)
+    put_train = put_as_asked(train, spec, examples)
+    pairs = zip([*items, *train], [*put, *put_train], strict=True)
     return LoadedTask(
         spec=spec,
         kind=spec.kind,
-        items=tuple(items),
-        train_items=tuple(train),
+        items=tuple(put),
+        train_items=tuple(put_train),
         tuning_items=tuple(tuning if drawn else sample_items(tuning, limit=bound, fraction=fraction, seed=seed)),
-        fingerprint=task_fingerprint(spec, items),
+        fingerprint=task_fingerprint(spec, items, examples),
+        bare={(item.split, item.item_id): item for item, asked in pairs if asked is not item},
     )
+
+
+def _examples(spec: SuiteTask, train: Sequence[Item], root: Path, seed: int) -> tuple[Asked, ...]:
+    if not spec.few_shot:
+        return ()
+    if spec.few_shot_data is not None:
+        return draw_examples(_load_set(spec, spec.few_shot_data, None, root), spec, seed=seed)
+    if not train:
+        raise ConfigError(
+            f"'few_shot' asks for {spec.few_shot} examples, and nothing says where they come from",
+            where=f"task '{spec.name}'",
+            remedy="give 'few_shot_data' (or 'train_data')",
+        )
+    return draw_examples(train, spec, seed=seed)
 
 
 def _load_set(spec: SuiteTask, source: str, name: str | None, root: Path) -> list[Item]:
@@ -125,26 +155,25 @@ def _rank(seed: int, item_id: str) -> str:
     return hashlib.sha256(f"{seed}:{item_id}".encode()).hexdigest()
 
 
-def task_fingerprint(spec: SuiteTask, items: Sequence[Item]) -> str:
-    """16 hexadecimal digits that change with the items, the prompt, the decoding or the scoring of a task.
+def task_fingerprint(spec: SuiteTask, items: Sequence[Item], examples: Sequence[Item] = ()) -> str:
+    """16 hexadecimal digits that change with the items, what stands around them, the decoding or the scoring of a task.
 
-    Its name, its margin and the order of the items do not count.
+    ``examples`` are those drawn for ``few_shot``: answers after other examples must not be paired. The task's name, its
+    margin and the order of the items do not count, nor does a key that is left at its default where it came later than
+    the others: a fingerprint taken before there was such a key still fits.
     """
-    asked = spec.model_dump(
-        include={
-            "kind",
-            "prompt",
-            "messages",
-            "references",
-            "labels",
-            "multi_label",
-            "max_new_tokens",
-            "stop",
-            "metrics",
-        }
-    )
+    asked = spec.model_dump(mode="json", include=_ALWAYS)
+    asked |= spec.model_dump(mode="json", include=_WHERE_SET, exclude_defaults=True)
+    if examples:
+        asked["examples"] = [item.item_id.split("#")[0] for item in examples]
     ids = sorted([item.split or "", item.item_id] for item in items)
     return content_id({**asked, "items": ids})
+
+
+_ALWAYS = {
+    "kind", "prompt", "messages", "references", "labels", "multi_label", "max_new_tokens", "stop", "metrics",
+}  # fmt: skip
+_WHERE_SET = {"chat", "system", "few_shot", "delimiter", "sampling", "extract"}
 
 
 def infer_task(source: str | Path, *, root: Path | None = None) -> SuiteTask:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import jinja2
 
 from lorascope.engines.holding import Ready
 from lorascope.errors import EvaluationError
+from lorascope.schema.seams import answer_separator, choice_separator
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +44,16 @@ def prompt_of(ready: Ready, text: str | None, messages: Sequence[Mapping[str, st
     return Prompt(str(rendered), chat=True)
 
 
-def is_wide(sign: str) -> bool:
-    """Whether a character belongs to a script without spaces between words: CJK, kana, full-width punctuation."""
-    wide = unicodedata.east_asian_width(sign) in {"W", "F"} and unicodedata.category(sign) != "So"
-    return wide and not unicodedata.name(sign, "").startswith("HANGUL")
-
-
 def choice_delimiter(prompt: Prompt, stated: str | None = None) -> str:
     """What stands between a context and a choice: as ``stated``, else a space, but nothing after a chat or CJK text."""
     if stated is not None:
         return stated
-    ending = prompt.text.rstrip()[-1:]
-    return "" if prompt.chat or (ending and is_wide(ending)) else " "
+    return "" if prompt.chat else choice_separator(prompt.text)
 
 
 def reference_separator(prompt: Prompt, reference: str) -> str:
     """What stands between a prompt and its reference when the reference is read as the answer."""
-    if prompt.chat or not prompt.text or not reference or prompt.text[-1].isspace() or reference[0].isspace():
-        return ""
-    return "" if is_wide(prompt.text[-1]) or is_wide(reference[0]) else " "
+    return "" if prompt.chat else answer_separator(prompt.text, reference)
 
 
 def encode(ready: Ready, text: str, *, special: bool) -> list[int]:

@@ -160,7 +160,7 @@ def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[Loaded
 
 def _asked(task: LoadedTask) -> dict[str, Any]:
     """A task by what it asks and how it is judged; its files by their items."""
-    judged = task.spec.model_dump(exclude={"data", "train_data", "tune_on"})
+    judged = task.spec.model_dump(exclude={"data", "train_data", "tune_on", "few_shot_data"})
     sets = {"train": task.train_items, "tuning": task.tuning_items}
     return (
         judged

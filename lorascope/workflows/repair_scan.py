@@ -218,7 +218,7 @@ def _file_name(text: str) -> str:
 def _fingerprint(options: ScanOptions, opened: Opened, tasks: Sequence[LoadedTask]) -> dict[str, Any]:
     """What makes two scans the same: contents, not paths; nothing about speed."""
     folders = [opened.base.path, opened.subjects[0].checkpoint.path]
-    judged = {"data", "train_data", "tune_on"}
+    judged = {"data", "train_data", "tune_on", "few_shot_data"}
     return {
         "workflow": "repair scan",
         "lorascope": __version__,

@@ -41,7 +41,18 @@ def test_every_help_text_says_what_the_command_and_each_option_does(
 
 
 def test_the_commands_are_these() -> None:
-    assert sorted(main.commands) == ["blind", "compare", "curves", "demo", "gate", "repair", "report", "weights"]
+    assert sorted(main.commands) == [
+        "blind",
+        "cache",
+        "compare",
+        "curves",
+        "demo",
+        "gate",
+        "import",
+        "repair",
+        "report",
+        "weights",
+    ]
 
 
 def test_generated_documents_are_up_to_date() -> None:

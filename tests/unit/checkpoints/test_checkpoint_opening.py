@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import LlamaForCausalLM
 
 from lorascope.checkpoints.hashing import content_hash
 from lorascope.checkpoints.opening import open_checkpoint, unique_names
@@ -96,6 +97,26 @@ def test_the_content_hash_follows_every_byte_of_weights_and_configuration(base_o
     (folder / "README.md").write_text("no weight")
     assert len(set(seen)) == 3
     assert content_hash(folder) == seen[-1]
+
+
+def test_the_hash_covers_the_index_and_every_shard_it_names(base_of, copied):
+    folder = copied(base_of("llama"))
+    LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink()
+    index = folder / "model.safetensors.index.json"
+    shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    before = content_hash(folder)
+    assert len(shards) > 1
+    renamed = json.loads(index.read_text())
+    renamed["metadata"]["note"] = 1
+    index.write_text(json.dumps(renamed))
+    with_note = content_hash(folder)
+    with (folder / shards[-1]).open("r+b") as stream:
+        stream.seek(-1, 2)
+        last = stream.read(1)
+        stream.seek(-1, 2)
+        stream.write(bytes([last[0] ^ 1]))
+    assert len({before, with_note, content_hash(folder)}) == 3
 
 
 def test_the_hash_of_an_adapter_covers_its_scaling(adapt, reconfigure):

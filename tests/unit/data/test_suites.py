@@ -22,6 +22,7 @@ tasks:
     data: c.csv
     labels: [art, "yes"]
 """
+KEY = 'stop: ["\\n"]'
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -55,6 +56,16 @@ def test_a_suite_and_the_hash_of_its_text(tmp_path: Path) -> None:
         ("role: retention", "margin: -1", "'tasks.1.margin'", 11, ""),
         ("role: retention", 'stop: ["x"]', "'stop' belongs to tasks of kind 'generate'", 9, ""),
         ("role: retention", "data: [a", "not valid YAML", 0, ""),
+        (
+            KEY,
+            f"{KEY}\n    sampling: {{temprature: 1}}",
+            "'tasks.0.sampling.temprature'",
+            9,
+            "did you mean 'temperature'?",
+        ),
+        (KEY, f"{KEY}\n    sampling: {{xyzzy: 1}}", "'tasks.0.sampling.xyzzy'", 9, "known keys: temperature, top_p"),
+        (KEY, f"{KEY}\n    extract: {{patern: x}}", "'tasks.0.extract", 9, "pattern"),
+        (KEY, f"{KEY}\n    system: be brief", "'system' belongs to a chat", 3, ""),
     ],
 )
 def test_what_is_wrong_is_said_with_key_line_and_remedy(
