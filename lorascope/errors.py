@@ -10,7 +10,8 @@
     │   │   └── UnsupportedFormat      GGUF, ONNX, pickled or quantised weights we do not read
     │   └── OutputError              the output folder cannot be written, or is another command's
     └── EvaluationError            exit 3: cannot evaluate
-        └── InvalidComparison        base and adapted do not belong together
+        ├── InvalidComparison        base and adapted do not belong together
+        └── ServerGone               a server that answered no longer can be reached
 
 A message has three parts: what is wrong with which value, where (file, line, module, tensor, field), and what to do.
 Inner code raises the bare fact; the public edge adds the context it alone knows with :meth:`LorascopeError.at`.
@@ -89,3 +90,7 @@ class EvaluationError(LorascopeError):
 
 class InvalidComparison(EvaluationError):
     """Base and adapted checkpoint do not belong together, so nothing measured between them would mean anything."""
+
+
+class ServerGone(EvaluationError):
+    """A server cannot be reached: asking it for the rest is no use, and what was answered is kept."""

@@ -133,9 +133,12 @@ def _same_name(name: str, paths: list[str]) -> CheckpointError:
 
 
 def split_name(text: str) -> tuple[str | None, str]:
-    """``NAME=PATH`` taken apart; no name where the whole is a path that exists or the first part is no name."""
+    """``NAME=PATH`` taken apart; no name where the whole is a path that exists or the first part is no name.
+
+    A name may hold slashes, as names on a hub or a server do, where what follows it is a folder.
+    """
     name, equals, path = text.partition("=")
-    named = equals and name and path and "/" not in name and not Path(text).exists()
+    named = equals and name and path and ("/" not in name or Path(path).is_dir()) and not Path(text).exists()
     return (name, path) if named else (None, text)
 
 

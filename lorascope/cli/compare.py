@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import rich_click as click
 
@@ -23,10 +23,6 @@ from lorascope.cli.options import (
     weight_options,
     writing,
 )
-
-if TYPE_CHECKING:
-    from lorascope.workflows.asking import AskingOptions
-    from lorascope.workflows.served import ServedOptions
 
 
 @click.command()
@@ -74,7 +70,7 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     from lorascope.workflows.compare import CompareOptions
     from lorascope.workflows.compare import compare as run
     from lorascope.workflows.publish import load_result
-    from lorascope.workflows.served import compare_served, served_only
+    from lorascope.workflows.served import ServedOptions, compare_served, served_only
     from lorascope.workflows.tasks import Questions
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
@@ -88,7 +84,7 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     )
     chosen = all_checkpoints(adapted, wanted=options.pop("checkpoints"), sequence=options["sequence"])
     asking, analysis = asking_options(options), weight_options(options)
-    shared = {
+    shared: dict[str, Any] = {
         "base": base,
         "adapted": chosen,
         "questions": questions,
@@ -97,7 +93,7 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
         **{name: options.pop(name) for name in ("reference", "out", "overwrite", "gates")},
     }
     if asking.engine == "openai" and served_only(base, chosen):
-        result = compare_served(served_options(asking, shared), watcher(quiet))
+        result = compare_served(ServedOptions(asking=asking, **shared), watcher(quiet))
     else:
         weights = not options.pop("no_weights")
         settings = CompareOptions(asking=asking, analysis=analysis, weights=weights, **shared, **options)
@@ -105,19 +101,3 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     show_result(result, quiet=quiet, as_json=as_json)
     judged = load_result(result).gates
     return 0 if judged is None or judged.passed else 1
-
-
-def served_options(asking: AskingOptions, shared: dict[str, Any]) -> ServedOptions:
-    """What a comparison of served models takes of the command line; a usage error without the server's address."""
-    from lorascope.workflows.served import ServedOptions
-
-    if asking.url is None:
-        raise click.UsageError("--engine openai needs --url, such as http://localhost:8000/v1")
-    return ServedOptions(
-        url=asking.url,
-        api_key_env=asking.api_key_env,
-        concurrency=asking.concurrency,
-        device=asking.device,
-        dtype=asking.dtype,
-        **shared,
-    )

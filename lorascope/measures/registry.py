@@ -16,7 +16,7 @@ from lorascope.schema.model import Direction
 
 Kind = Literal[
     "text", "labels", "score", "tokens", "choice", "likelihood", "forgetting",
-    "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise",
+    "gap", "curves", "drift", "weights", "cost", "human", "leak", "noise", "decision",
 ]  # fmt: skip
 SCORED_KINDS: frozenset[Kind] = frozenset({"text", "labels", "score", "tokens", "choice", "likelihood", "forgetting"})
 
@@ -51,7 +51,13 @@ _TEXT: list[_Row] = [
     ("sentence_bleu_nltk", "fraction", "0-1", "higher", "Mean of nltk's sentence BLEU with smoothing method 1."),
     ("exact_match", "fraction", "0-1", "higher", "Share of answers equal to a reference up to case and white space."),
     ("token_f1", "fraction", "0-1", "higher", "Mean token F1 with the best reference, as in SQuAD (Rajpurkar 2016)."),
+    ("bleu4_llamafactory", "points", "0-100", "higher", "LLaMA-Factory's bleu-4: sentence BLEU over characters."),
+    ("rouge1_llamafactory", "points", "0-100", "higher", "LLaMA-Factory's rouge-1: F of sets of jieba's words."),
+    ("rouge2_llamafactory", "points", "0-100", "higher", "LLaMA-Factory's rouge-2: F of sets of pairs of such words."),
+    ("rougeL_llamafactory", "points", "0-100", "higher", "LLaMA-Factory's rouge-l: F of the longest common words."),
 ]
+# Computed only where a suite names them: numbers to compare with another program's.
+_ON_REQUEST = frozenset({"bleu4_llamafactory", "rouge1_llamafactory", "rouge2_llamafactory", "rougeL_llamafactory"})
 _LABELS: list[_Row] = [
     ("f1_micro", "fraction", "0-1", "higher", "F1 over all label decisions together."),
     ("f1_macro", "fraction", "0-1", "higher", "Mean F1 of the labels that truly occur in the data."),
@@ -71,6 +77,12 @@ _LABELS: list[_Row] = [
         "Expected calibration error, 15 equal bins (Guo 2017); too high for few items.",
     ),
     ("mcc", "correlation", "-1-1", "higher", "Matthews correlation of predicted and true class (Gorodkin 2004)."),
+    ("cooccurrence_gap", "fraction", "0-1", "lower", "Bray-Curtis distance of predicted and true label pairs."),
+    ("cardinality_error", "labels", "unbounded", "none", "Mean number of predicted minus true labels per item."),
+    ("empty_set_rate", "fraction", "0-1", "none", "Share of items for which no label is predicted."),
+    ("unseen_set_rate", "fraction", "0-1", "none", "Share of predicted label sets that the training data lacks."),
+    ("frequency_skill", "fraction", "unbounded", "higher", "Share of the label frequencies' loss that is saved."),
+    ("output_spread", "ratio", "0-inf", "none", "Variance of the probabilities over items against the truth's."),
 ]
 _SCORE: list[_Row] = [
     ("pearson", "correlation", "-1-1", "higher", "Linear correlation of predicted and true scores."),
@@ -130,11 +142,15 @@ _HUMAN: list[_Row] = [
 ]
 _OTHER: list[tuple[Kind, _Row]] = [
     ("leak", ("leaked_fraction", "fraction", "0-1", "none", "Share of evaluation items found in the training data.")),
+    ("leak", ("leaked_gain", "metric", "unbounded", "none", "Gain on all items minus the gain on clean items.")),
+    ("decision", ("tuned_threshold", "fraction", "0-1", "none", "Probability from which a label is predicted.")),
     ("noise", ("noise_flip_rate", "fraction", "0-1", "none", "Share of answers that flip by numerical noise alone.")),
 ]
 # Measures whose scale has no standard margin but whose unit suggests one: a fiftieth of a bit per byte, and a
 # tenth of a nat (the odds of the answer against its rival change by about 10 %).
-_OWN_MARGIN: dict[str, float] = {"bits_per_byte": 0.02, "gold_margin": 0.1, "retained_fraction": 0.02}
+_OWN_MARGIN: dict[str, float] = {
+    "bits_per_byte": 0.02, "gold_margin": 0.1, "retained_fraction": 0.02, "frequency_skill": 0.02,
+}  # fmt: skip
 
 
 def _spec(row: _Row, *kinds: Kind) -> MeasureSpec:
@@ -157,15 +173,15 @@ def _table() -> dict[str, MeasureSpec]:
 
 
 MEASURES: dict[str, MeasureSpec] = _table()
+_PLUGGED_IN: dict[str, MeasureSpec] = {}
 
 
 def find_spec(name: str) -> MeasureSpec:
     """The row of a measure, also of ``<metric>_gap``; ConfigError with the nearest name for an unknown one."""
-    if name in MEASURES:
-        return MEASURES[name]
+    if (known := _row_of(name)) is not None:
+        return known
     metric = name.removesuffix("_gap")
-    if metric != name and metric in MEASURES:
-        parent = MEASURES[metric]
+    if metric != name and (parent := _row_of(metric)) is not None:
         meaning = f"{metric} on training items minus {metric} on validation items; far from 0 is over-fitting."
         return MeasureSpec(name, ("gap",), parent.unit, "unbounded", "none", None, meaning)
     near = difflib.get_close_matches(name, MEASURES, n=1)
@@ -173,9 +189,24 @@ def find_spec(name: str) -> MeasureSpec:
     raise ConfigError(f"there is no measure named {name!r}", remedy=remedy)
 
 
-def names_of(kind: Kind) -> list[str]:
-    """Names of all measures of one kind, in the order of the table."""
-    return [spec.name for spec in MEASURES.values() if kind in spec.kinds]
+def _row_of(name: str) -> MeasureSpec | None:
+    return MEASURES.get(name) or _PLUGGED_IN.get(name)
+
+
+def register(spec: MeasureSpec) -> None:
+    """Make the row of a plugged-in metric known to :func:`find_spec`; the table and the lists stay.
+
+    A name may be registered again, with a row of its own. ConfigError for a name that the table holds.
+    """
+    if spec.name in MEASURES:
+        raise ConfigError(f"{spec.name!r} is a built-in measure", remedy="give the plugged-in metric another name")
+    _PLUGGED_IN[spec.name] = spec
+
+
+def names_of(kind: Kind, *, on_request: bool = False) -> list[str]:
+    """Names of the measures of one kind, in the order of the table; with those that are computed only on request."""
+    named = [spec.name for spec in MEASURES.values() if kind in spec.kinds]
+    return [name for name in named if on_request or name not in _ON_REQUEST]
 
 
 def define(

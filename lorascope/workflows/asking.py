@@ -30,7 +30,7 @@ from lorascope.workflows.served_check import check_served
 from lorascope.workflows.tasks import Questions, load_probes
 from lorascope.workflows.watch import Watch
 
-_NOT_LOCAL = "the engine does not run the models itself"
+_NOT_LOCAL = "a server's or plug-in's latency and memory are not those of the checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,9 @@ def ask_everything(
     """
     heard = Heard()
     started = time.perf_counter()
-    with open_answer_cache(folder, shared=options.shared_cache, cache_dir=options.cache_dir, say=watch.say) as cache:
+    # Whether a server or a plug-in still serves the same weights is not ours to know: its answers stay with the run.
+    shared = options.shared_cache and options.engine == "transformers"
+    with open_answer_cache(folder, shared=shared, cache_dir=options.cache_dir, say=watch.say) as cache:
         with _engine(options, cache) as engine:
             if isinstance(engine, OpenAIEngine):
                 heard.findings += check_served(

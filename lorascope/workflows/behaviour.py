@@ -11,7 +11,7 @@ from lorascope.checkpoints.tokenizers import has_tokenizer
 from lorascope.data.tasks import LoadedTask, sample_items
 from lorascope.engines.base import Engine, Progress
 from lorascope.engines.base import Subject as Asker
-from lorascope.errors import ConfigError, DataError, EvaluationError
+from lorascope.errors import ConfigError, DataError, EvaluationError, ServerGone
 from lorascope.schema.items import Item, LabelsItem
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.scoring import Asked
@@ -134,6 +134,8 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
         try:
             with watch.stage(f"{asker.name}: {task.spec.name}{title}") as report:
                 place[asker.name] = ask_task(engine, asker, answers, items, report)
+        except ServerGone:
+            raise
         except (EvaluationError, ConfigError, DataError) as error:
             watch.say(f"{asker.name} cannot do {task.spec.name}{title}: {error.problem}")
             if place is answers.asked:

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,18 @@ from lorascope.data.tasks import LoadedTask
 from lorascope.engines.keys import tokenizer_hash
 from lorascope.engines.loading import resolve_device
 from lorascope.errors import UsageError
-from lorascope.schema.comparison import Comparison, Finding, Measurement, Missing, Provenance
+from lorascope.schema.comparison import Comparison, Finding, Measurement, Missing
 from lorascope.schema.items import content_id
 from lorascope.version import __version__
-from lorascope.workflows import curves, findings
+from lorascope.workflows import curves
 from lorascope.workflows.asking import AskingOptions, Heard, ask_everything, prove_engine
+from lorascope.workflows.assembling import assemble, write_assembled
 from lorascope.workflows.behaviour import askers
-from lorascope.workflows.gate import judge, read_policy
-from lorascope.workflows.measuring import adjust_p_values
-from lorascope.workflows.output import RESULT, SAMPLES, WEIGHTS, OutputFolder
-from lorascope.workflows.provenance import git_state, libraries
-from lorascope.workflows.publish import load_result, publish
-from lorascope.workflows.samples import sample_rows, write_samples
-from lorascope.workflows.scoring import Asked, task_info
+from lorascope.workflows.gate import read_policy
+from lorascope.workflows.measuring import TaskAnswers
+from lorascope.workflows.output import WEIGHTS, OutputFolder
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import NOTHING, Questions, load_tasks
-from lorascope.workflows.telling import Told, tell
 from lorascope.workflows.watch import Silent, Watch
 from lorascope.workflows.weights import (
     WeightOptions,
@@ -78,7 +73,6 @@ class _Run:
     timings: dict[str, float] = field(default_factory=dict)
     dtype: str = "none"
     heard: Heard = field(default_factory=Heard)
-    told: Told = field(default_factory=Told)
     weights: WeightOutcome = field(default_factory=WeightOutcome)
     curves: curves.CurveOutcome = field(default_factory=curves.CurveOutcome)
     weight_rows: list[Measurement] = field(default_factory=list)
@@ -203,18 +197,7 @@ def _ask_and_measure(run: _Run) -> None:
     run.heard = ask_everything(asking, known, run.tasks, options.questions, run.folder, run.watch, headless=headless)
     stored = f"auto (base stored as {run.opened.base.dtype})"
     run.dtype = stored if asking.dtype == "auto" else asking.dtype
-    started = time.perf_counter()
-    run.told = tell(
-        run.heard.behaviour.tasks,
-        run.opened.base.name,
-        [subject.name for subject in run.opened.subjects],
-        reference=options.reference,
-        seed=options.questions.seed,
-        watch=run.watch,
-        noise=run.heard.noise,
-        how_again=run.heard.how_again,
-    )
-    run.timings |= {**run.heard.timings, "statistics": time.perf_counter() - started}
+    run.timings |= run.heard.timings
 
 
 def _read_curves(run: _Run) -> None:
@@ -227,70 +210,34 @@ def _read_curves(run: _Run) -> None:
 
 
 def _write(run: _Run) -> Path:
-    comparison = _with_human(_assemble(run), run.folder)
-    if run.options.keep_samples and run.heard.behaviour.tasks:
-        rows = _sample_rows(run)
-        run.folder.write_with(SAMPLES, lambda part: write_samples(rows, part))
-    publish(comparison, run.folder)
-    result = run.folder.path / RESULT
-    if run.options.gates is not None:
-        report = judge(result, run.options.gates)
-        publish(comparison.model_copy(update={"gates": report}), run.folder)
-    if not (run.options.keep_samples and run.options.asking.shared_cache):
+    options, answers = run.options, list(run.heard.behaviour.tasks.values())
+    result = write_assembled(
+        _assemble(run, answers), answers, run.folder, keep_samples=options.keep_samples, gates=options.gates
+    )
+    if not (options.keep_samples and options.asking.shared_cache):
         run.folder.forget_answers()
     return result
 
 
-def _with_human(comparison: Comparison, folder: OutputFolder) -> Comparison:
-    """Keep what raters said of the same answers: running the same command again must not lose a study."""
-    earlier = folder.path / RESULT
-    if not (folder.resumed and earlier.is_file()):
-        return comparison
-    known = load_result(earlier)
-    rated = [found for found in known.measurements if found.area == "human"]
-    return comparison.model_copy(update={"human": known.human, "measurements": [*comparison.measurements, *rated]})
-
-
-def _sample_rows(run: _Run) -> list[dict[str, Any]]:
-    base = run.opened.base.name
-    return [
-        row
-        for answers in run.heard.behaviour.tasks.values()
-        for subject in run.opened.subjects
-        if subject.name in answers.asked
-        for row in sample_rows(answers.task, subject.name, answers.asked.get(base), answers.asked[subject.name])
-    ]
-
-
-def _assemble(run: _Run) -> Comparison:
-    measurements = [*run.told.measurements, *run.weight_rows, *run.heard.measurements, *run.curves.measurements]
-    comparison = Comparison(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=list(run.options.command),
+def _assemble(run: _Run, answers: Sequence[TaskAnswers]) -> Comparison:
+    return assemble(
+        run.opened.base_info,
+        [subject.info for subject in run.opened.subjects],
+        answers,
         seed=run.options.questions.seed,
-        lorascope_version=__version__,
-        provenance=Provenance(
-            libraries=libraries(),
-            git=git_state(),
-            device=run.heard.device,
-            dtype=run.dtype,
-            timings={name: round(seconds, 3) for name, seconds in run.timings.items()},
-            suite_hash=run.suite_hash,
-        ),
-        checkpoints=run.opened.infos,
-        tasks=[task_info(task, _first_asked(run, task)) for task in run.tasks],
-        measurements=adjust_p_values(measurements),
-        weights=run.weights.reports,
-        series=[*run.curves.series, *run.weights.series, *run.told.series],
-        flips=run.told.flips,
+        command=run.options.command,
+        device=run.heard.device,
+        dtype=run.dtype,
+        timings=run.timings,
+        findings=[*run.opened.findings, *run.linted, *run.heard.findings, *run.curves.findings],
         missing=[*run.missing, *run.heard.missing, *run.curves.missing],
+        notes=run.heard.notes,
+        measurements=[*run.weight_rows, *run.heard.measurements, *run.curves.measurements],
+        series=[*run.curves.series, *run.weights.series],
+        weights=run.weights.reports,
+        reference=run.options.reference,
+        suite_hash=run.suite_hash,
+        noise=run.heard.noise,
+        how_again=run.heard.how_again,
+        watch=run.watch,
     )
-    asked = list(run.heard.behaviour.tasks.values())
-    said = [*run.told.findings, *run.heard.findings, *findings.find(comparison, asked, run.heard.notes)]
-    every: list[Finding] = [*run.opened.findings, *run.linted, *said, *run.curves.findings]
-    return comparison.model_copy(update={"findings": findings.by_severity(every)})
-
-
-def _first_asked(run: _Run, task: LoadedTask) -> Asked | None:
-    """What some checkpoint answered: all of them are scored by the same metrics."""
-    return next(iter(run.heard.behaviour.tasks[task.spec.name].asked.values()), None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lorascope.engines.base import Engine
 from lorascope.engines.base import Subject as Asker
-from lorascope.errors import EvaluationError
+from lorascope.errors import EvaluationError, ServerGone
 from lorascope.measures.core import Scored, item_rows, mean_of_items
 from lorascope.measures.registry import define, find_spec
 from lorascope.measures.statistics import estimate
@@ -66,6 +66,8 @@ def repeat_all(engine: Engine, known: Sequence[Asker], behaviour: Behaviour, how
             try:
                 with watch.stage(f"{asker.name}: {name}, asked again") as report:
                     repeated = ask_task(engine, again, answers, first.items, report)
+            except ServerGone:
+                raise
             except EvaluationError as error:
                 reason = f"{name} could not be asked again: {error.problem}"
                 noise.missing.append(Missing(area="noise", subject=asker.name, reason=reason))

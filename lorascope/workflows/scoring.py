@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -12,8 +12,10 @@ from lorascope.data.tasks import LoadedTask
 from lorascope.errors import DataError
 from lorascope.measures.choices import chance_levels, score_choices
 from lorascope.measures.core import BoolArray, FloatArray, Scored
+from lorascope.measures.extraction import extract_answer
 from lorascope.measures.labels import label_scores, score_label_groups, score_labels
 from lorascope.measures.likelihood import score_likelihood
+from lorascope.measures.plugins import is_plugged_in, score_plugin
 from lorascope.measures.registry import names_of
 from lorascope.measures.regression import score_regression
 from lorascope.measures.text import score_text
@@ -103,7 +105,7 @@ def same_outputs(one: Asked, other: Asked) -> bool:
 def _output(answer: Answer) -> object:
     """What the checkpoint said. A text's own log-probability, or a cut that left the text alike, is no part of it."""
     if isinstance(answer, GenerateAnswer):
-        return answer.text
+        return answer.text, answer.others
     return answer.tags if isinstance(answer, TokensAnswer) else answer
 
 
@@ -117,9 +119,13 @@ def score(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
 
 
 def right(task: LoadedTask, asked: Asked) -> list[bool] | None:
-    """Whether each item is right, for flips; None for kinds without right and wrong."""
+    """Whether each item is right, for flips; None for kinds without right and wrong.
+
+    A generated text is right where it, or the part that the task extracts, matches a reference exactly; of several
+    samples the first counts, for an item is right or wrong once.
+    """
     if task.kind == "generate":
-        exact = score_text(*_texts(asked), ["exact_match"])["exact_match"]
+        exact = score_text(_scored_texts(task, asked), _references(asked), ["exact_match"])["exact_match"]
         return [bool(value) for value in exact.item_values()]
     if task.kind == "choice":
         return [bool(value) for value in _choice(task, asked)["accuracy"].item_values()]
@@ -186,16 +192,72 @@ def at_thresholds(asked: Asked, thresholds: FloatArray) -> dict[str, Scored]:
     return {name: value for name, value in scored.items() if name not in free}
 
 
+def extracted(task: LoadedTask, asked: Asked, *, sample: int = 0) -> list[str | None]:
+    """What of each generated text is scored: the part that the task's ``extract`` finds, None where it finds nothing.
+
+    The whole text where the task extracts nothing. ``sample`` 0 is the answer itself, others are further samples.
+    """
+    rule = task.spec.extract
+    texts = [_sample(answer, sample) for answer in _typed(asked.answers, GenerateAnswer)]
+    return [text if rule is None else extract_answer(text, rule) for text in texts]
+
+
 def _generate(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
-    wanted = [name for name in task.spec.metrics or names_of("text") if name in names_of("text")]
+    """Every sample of every item scored by itself, then each item's statistics averaged over its samples."""
+    known = names_of("text", on_request=True)
+    wanted = [name for name in task.spec.metrics if name in known] if task.spec.metrics else names_of("text")
     if task.spec.role == "retention" and task.spec.metrics is None:
         wanted = ["exact_match", "token_f1"]
-    return score_text(*_texts(asked), wanted)
+    plugged = [name for name in task.spec.metrics or [] if is_plugged_in(name)]
+    references = _references(asked)
+    samples = [_scored_texts(task, asked, sample) for sample in range(_samples(asked))]
+    scored = [score_text(texts, references, wanted) for texts in samples] if wanted else [{} for _ in samples]
+    for texts, found in zip(samples, scored, strict=True):
+        found |= {name: score_plugin(name, texts, references) for name in plugged}
+    return {name: _marked(task, _averaged([found[name] for found in scored])) for name in scored[0]}
 
 
-def _texts(asked: Asked) -> tuple[list[str], list[tuple[str, ...]]]:
-    texts = [answer.text for answer in _typed(asked.answers, GenerateAnswer)]
-    return texts, [item.references for item in _typed(asked.items, GenerateItem)]
+def _averaged(scored: Sequence[Scored]) -> Scored:
+    """The mean of an item's statistics over its samples; shares of 0 and 1 become means, without score intervals.
+
+    For a sum over the corpus (BLEU, chrF) that is the corpus of all samples, each counted by its share.
+    """
+    first = scored[0]
+    if len(scored) == 1:
+        return first
+    rows = np.mean([one.statistics for one in scored], axis=0)
+    return Scored(replace(first.measure, proportion=False), rows, f"{first.signature}|samples:{len(scored)}")
+
+
+def _marked(task: LoadedTask, scored: Scored) -> Scored:
+    """The signature names the rule by which answers are taken out of the texts."""
+    rule = task.spec.extract
+    if rule is None:
+        return scored
+    how = f"{rule.match}{',ignore-case' if rule.ignore_case else ''}"
+    return replace(scored, signature=f"{scored.signature}|extract:{how}:{rule.pattern}")
+
+
+def _samples(asked: Asked) -> int:
+    """Answers an item, the same for all."""
+    counts = {1 + len(answer.others) for answer in _typed(asked.answers, GenerateAnswer)}
+    if len(counts) > 1:
+        problem = f"items have {min(counts)} to {max(counts)} samples, and all need the same number"
+        raise DataError(problem, remedy="ask again with one sampling.n for the whole task")
+    return max(counts, default=1)
+
+
+def _sample(answer: GenerateAnswer, sample: int) -> str:
+    return (answer.text, *answer.others)[sample]
+
+
+def _scored_texts(task: LoadedTask, asked: Asked, sample: int = 0) -> list[str]:
+    """Texts for the metrics: one without a match has no answer and counts as an empty one."""
+    return [text or "" for text in extracted(task, asked, sample=sample)]
+
+
+def _references(asked: Asked) -> list[tuple[str, ...]]:
+    return [item.references for item in _typed(asked.items, GenerateItem)]
 
 
 def _labels(task: LoadedTask, asked: Asked) -> dict[str, Scored]:

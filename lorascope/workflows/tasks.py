@@ -13,10 +13,11 @@ from lorascope.data.probe import Language, load_probe
 from lorascope.data.readers import is_dataset_name
 from lorascope.data.tasks import LoadedTask, infer_task, load_suite, load_task
 from lorascope.errors import ConfigError, DataError, UsageError
+from lorascope.measures.plugins import is_plugged_in, load_metric, module_of, plugin_names, prove_metric
 from lorascope.measures.registry import Kind, names_of
 from lorascope.measures.tokens import score_entities
 from lorascope.schema.comparison import TaskKind
-from lorascope.schema.items import TokensItem
+from lorascope.schema.items import GenerateItem, TokensItem
 from lorascope.schema.suite import SuiteTask
 
 
@@ -66,8 +67,9 @@ def load_tasks(questions: Questions, generation_ready: bool) -> Tasks:
         tasks += [_load(spec, questions.suite.parent, questions) for spec in suite.tasks]
     elif questions.data:
         tasks.append(_load(_task_of_data(questions), Path(), questions))
+    root = questions.suite.parent if questions.suite is not None else Path()
     for task in tasks:
-        _check(task)
+        _check(task, root)
     if generation_ready:
         tasks += load_probes(questions)
     doubled = [name for name, count in Counter(task.spec.name for task in tasks).items() if count > 1]
@@ -86,16 +88,11 @@ _MEASURED: dict[TaskKind, Kind] = {
 }
 
 
-def _check(task: LoadedTask) -> None:
+def _check(task: LoadedTask, root: Path) -> None:
     """Refuse, before any model runs, what a task asks for and its kind cannot give."""
     spec, where = task.spec, f"task '{task.spec.name}'"
-    known = names_of(_MEASURED[task.kind])
-    for name in [*(spec.metrics or []), *([spec.primary] if spec.primary else [])]:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            remedy = f"{hint}metrics of kind {task.kind}: {', '.join(known)}"
-            raise ConfigError(f"no metric of kind {task.kind} is named {name!r}", where=where, remedy=remedy)
+    for name in dict.fromkeys([*(spec.metrics or []), *([spec.primary] if spec.primary else [])]):
+        _check_metric(task, name, root)
     if spec.metrics is not None and (not spec.metrics or (spec.primary and spec.primary not in spec.metrics)):
         problem = "'metrics' is empty" if not spec.metrics else f"'primary' names {spec.primary}, not among 'metrics'"
         raise ConfigError(problem, where=where, remedy="list the metrics that are wanted, or leave 'metrics' out")
@@ -106,6 +103,38 @@ def _check(task: LoadedTask) -> None:
     tagged = [item.tags for item in task.items if isinstance(item, TokensItem)]
     if tagged:
         score_entities(tagged, tagged)  # refuses tags that are no IOB tags, before a model is asked
+
+
+def _check_metric(task: LoadedTask, name: str, root: Path) -> None:
+    """A metric of the task's kind; a plugged-in one is loaded, and tried on right answers."""
+    known, where = names_of(_MEASURED[task.kind], on_request=True), f"task '{task.spec.name}'"
+    if name in known:
+        return
+    if task.kind == "generate" and is_plugged_in(name):
+        try:
+            load_metric(name, path=_module_path(name, root))
+            prove_metric(name, [item.references for item in task.items if isinstance(item, GenerateItem)])
+        except ConfigError as error:
+            raise error.at(where) from error.__cause__
+        return
+    listed = [*known, *plugin_names()] if task.kind == "generate" else known
+    near = difflib.get_close_matches(name, listed, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    remedy = f"{hint}metrics of kind {task.kind}: {', '.join(listed)}"
+    raise ConfigError(f"no metric of kind {task.kind} is named {name!r}", where=where, remedy=remedy)
+
+
+def _module_path(name: str, root: Path) -> str | None:
+    """The file or folder that an ``evaluate:`` metric means, relative to the suite; None for a name on the hub."""
+    given = module_of(name)
+    if given is None:
+        return None
+    path = root / Path(given).expanduser()
+    if path.exists():
+        return str(path)
+    if given.startswith((".", "/", "~")) or given.endswith(".py"):
+        raise ConfigError(f"there is no evaluate module at {path}", remedy="paths are relative to the suite's folder")
+    return None
 
 
 def load_probes(questions: Questions) -> list[LoadedTask]:
