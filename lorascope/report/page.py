@@ -8,7 +8,10 @@ from typing import Any
 
 from lorascope.report import charts, numbers
 from lorascope.report.curve_charts import distinct_runs
+from lorascope.report.flip_section import flip_context
 from lorascope.report.folding import folded_findings, folded_missing, shared_sentences, subjects_label
+from lorascope.report.label_section import label_context, shows_labels
+from lorascope.report.leak_section import leak_context, shows_leaks, without_leaks
 from lorascope.report.lookup import asks_tasks, measurements, references
 from lorascope.report.repair_section import repair_context
 from lorascope.report.samples import OUTCOMES, Samples
@@ -105,6 +108,9 @@ def page_context(
         **_findings(comparison),
         **_weights(comparison, specs, language),
         **repair_context(comparison, specs, language),
+        **label_context(comparison, specs, language),
+        **leak_context(comparison, specs, language),
+        **flip_context(comparison, embedded),
         **_closing(comparison, words),
         "flips_chart": _named(specs, "flips", charts.flips_chart(comparison, language)),
     }
@@ -151,9 +157,10 @@ def _parts(comparison: Comparison, specs: dict[str, charts.Spec], language: Lang
         "metrics", "checks", "forgetting", "drift", "training", "weights", "cost", "human"
     )  # fmt: skip
     parts: dict[str, Part] = {}
+    elsewhere = without_leaks(comparison)
     for name in names:
         shown = _in_totals(comparison) if name == "weights" else frozenset()
-        table, slices = section_tables(comparison, name, base, words, shown)
+        table, slices = section_tables(elsewhere, name, base, words, shown)
         full = tuple(full_rows(comparison, base, words)) if name == "metrics" else ()
         parts[name] = Part(base, drawn.get(name, ()), table, tuple(slices), full)
     return parts
@@ -172,6 +179,9 @@ def _sections(
     present = {
         "verdict": True,
         "metrics": bool(others) or not (parts["metrics"].empty and parts["checks"].empty),
+        "flips": bool(comparison.flips),
+        "labels": shows_labels(comparison),
+        "leaks": shows_leaks(comparison),
         "answers": embedded is not None,
         "forgetting": not (parts["forgetting"].empty and parts["drift"].empty),
         "training": not parts["training"].empty,

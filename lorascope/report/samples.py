@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lorascope.report.numbers import rounded
 from lorascope.schema.comparison import Comparison
+from lorascope.schema.flips import CauseName
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,11 +35,15 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The page's answers: ``data`` goes into the page as JSON; ``counts`` are over all items, shown or not."""
+    """The page's answers: ``data`` goes into the page as JSON; ``counts`` are over all items, shown or not.
+
+    ``causes`` are those of the items shown, in the order in which causes are looked for.
+    """
 
     data: dict[str, Any]
     counts: dict[str, dict[str, int]]
     left_out: tuple[LeftOut, ...]
+    causes: tuple[str, ...] = ()
 
 
 class _Pool:
@@ -66,7 +71,9 @@ def embed_samples(samples: pyarrow.Table, comparison: Comparison) -> Samples:
     """Choose at most ``ITEMS_PER_TASK`` items a task, broken and fixed ones first, and pack them for the page.
 
     An item counts as broken or fixed when it is so for any subject, and is carried for all of them, so that their
-    answers can stand side by side. Fewer items are carried where texts are long or subjects and tasks are many.
+    answers can stand side by side. Among items with one outcome those come first whose right answer lost most
+    log-probability; where that is not known, those whose score fell most. Fewer items are carried where texts are
+    long or subjects and tasks are many.
     """
     items = _by_item(samples.to_pylist())
     subjects = _order(
@@ -87,9 +94,10 @@ def embed_samples(samples: pyarrow.Table, comparison: Comparison) -> Samples:
             packed.append(_packed(item_id, place, rows, subjects, metrics, pool))
             shown += 1
         left_out.append(LeftOut(task, shown, len(found)))
-    packed.sort(key=lambda item: min(OUTCOMES.index(answer["outcome"]) for answer in item["answers"]))
+    packed.sort(key=_place)
     data = {"subjects": subjects, "tasks": tasks, "texts": pool.texts, "items": packed}
-    return Samples(data, _counts(items), tuple(left_out))
+    found_causes = {answer["cause"] for item in packed for answer in item["answers"] if answer["cause"]}
+    return Samples(data, _counts(items), tuple(left_out), tuple(_order(sorted(found_causes), get_args(CauseName))))
 
 
 def _is_metric(column: str) -> bool:
@@ -117,9 +125,26 @@ def outcome(row: Row) -> Outcome:
     return "same" if row.get("base_output") == row.get("adapted_output") else "changed"
 
 
-def _urgency(rows: Sequence[Row], metrics: Sequence[str], falling: set[str]) -> tuple[int, float]:
+def _urgency(rows: Sequence[Row], metrics: Sequence[str], falling: set[str]) -> tuple[int, bool, float]:
     first = min(OUTCOMES.index(outcome(row)) for row in rows)
-    return first, min(_worst_change(row, metrics, falling) for row in rows)
+    changes = [change for row in rows if (change := gold_change(row)) is not None]
+    if changes:
+        return first, False, min(changes)
+    return first, True, min(_worst_change(row, metrics, falling) for row in rows)
+
+
+def gold_change(row: Row) -> float | None:
+    """Change of the right answer's log-probability, adapted minus base (nats); None where one of them is not known."""
+    before, after = row.get("gold_logprob_base"), row.get("gold_logprob_adapted")
+    change = None if before is None or after is None else after - before
+    return None if change is None or math.isnan(change) else change
+
+
+def _place(item: dict[str, Any]) -> tuple[int, float]:
+    """Where a packed item stands in the page: by its worst outcome, then by the largest fall."""
+    answers = item["answers"]
+    changes = [answer["change"] for answer in answers if answer["change"] is not None]
+    return min(OUTCOMES.index(answer["outcome"]) for answer in answers), min(changes, default=float("inf"))
 
 
 def _worst_change(row: Row, metrics: Sequence[str], falling: set[str]) -> float:
@@ -159,7 +184,9 @@ def _answer(row: Row, subject: int, metrics: Sequence[str], pool: _Pool) -> dict
         "base": pool.number(row.get("base_output")),
         "adapted": pool.number(row.get("adapted_output")),
         "scores": scores,
+        "change": _score(gold_change(row)),
         "cause": row.get("cause"),
+        "evidence": pool.number(row.get("cause_evidence")),
     }
 
 

@@ -26,8 +26,8 @@ class FlipLedger(Model):
     """Right and wrong answers of a subject and a reference to one task, counted both ways.
 
     ``causes`` counts the broken items by cause, its values sum to ``broken``; it is null where broken answers have no
-    text to look at. ``noise`` is how many items flip between two runs of the same reference checkpoint, null where the
-    noise floor was not measured.
+    text to look at. ``noise`` is how many of the flips stand on items that are right once and wrong once when the same
+    checkpoint is asked again, null where that was not measured.
     """
 
     subject: str

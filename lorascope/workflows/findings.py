@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Comparison, Finding, Measurement, TaskInfo
+from lorascope.schema.comparison import Comparison, Finding, Measurement, Severity, TaskInfo
+from lorascope.schema.flips import CauseName, FlipLedger
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.weight_findings import find_in_weights
 
@@ -174,6 +175,92 @@ def _unchanged(comparison: Comparison, answers: Iterable[TaskAnswers]) -> Iterat
                 evidence=[f"{count} items, every answer and every log-probability equal"],
                 advice="The adapter may not be active, or it changes nothing that these tasks touch.",
             )
+
+
+_CAUSE_WORDS: Mapping[CauseName, str] = {
+    "empty": "empty",
+    "repetition": "by repetition",
+    "truncated": "truncated",
+    "stop_string": "cut by a stop string",
+    "language_switch": "by a switch of language",
+    "refusal": "by refusal",
+    "format": "by format",
+    "knowledge_loss": "by loss of knowledge",
+    "unexplained": "unexplained",
+}
+_CAUSE_ADVICE: Mapping[CauseName, str] = {
+    "empty": "Look for end-of-text tokens and stop strings at the start of training answers.",
+    "repetition": "Train fewer epochs or at a lower learning rate, and end every training answer with end-of-text.",
+    "truncated": "Raise max_new_tokens, or teach shorter answers; what the longer answers are worth is not known yet.",
+    "stop_string": "Change the task's stop strings, or take them out of the training answers.",
+    "language_switch": "Balance the languages of the training data, or ask for the language in the prompt.",
+    "refusal": "Look for refusals in the training data, and mix in general instructions that are answered.",
+    "format": "Mend the prompt, the chat template or the extraction and compare again: these answers lost by form.",
+    "knowledge_loss": "Mix 1-5 % general data into training, lower the learning rate, or scale the adapter down.",
+    "unexplained": "Read the broken answers side by side: their texts show no common fault.",
+}
+_OF_FORM: frozenset[CauseName] = frozenset({"empty", "truncated", "stop_string", "format"})
+_FEW = 5
+_FLIPS = "arXiv 2407.09141 (flips)"
+
+
+def flip_findings(ledgers: Sequence[FlipLedger]) -> list[Finding]:
+    """For each subject and task with broken items, what was lost and why, with advice by the largest cause.
+
+    A warning where at least half of five or more losses are faults of form, which the metrics count as losses of
+    ability; else information: whether losses matter is for the verdicts to say. Flips that the noise floor covers are
+    said to be no more than noise.
+    """
+    return by_severity([_flipped(ledger) for ledger in ledgers if ledger.broken])
+
+
+def _flipped(ledger: FlipLedger) -> Finding:
+    noisy = ledger.noise is not None and ledger.broken + ledger.fixed <= ledger.noise
+    causes = _by_count(ledger)
+    lost = "1 answer" if ledger.broken == 1 else f"{ledger.broken:,} answers"
+    listed = ", ".join(f"{count:,} {_CAUSE_WORDS[name]}" for name, count in causes)
+    title = f"{ledger.subject} lost {lost} of {ledger.task}" + (f": {listed}" if listed else "")
+    advice = _CAUSE_ADVICE[causes[0][0]] if causes and not noisy else None
+    return Finding(
+        id=f"flips:{ledger.task}:{ledger.subject}:{ledger.reference}",
+        severity="info" if noisy else _flip_severity(ledger),
+        area="task",
+        subject=ledger.subject,
+        title=title,
+        evidence=_flip_evidence(ledger),
+        advice=advice,
+        reference=_FLIPS,
+    )
+
+
+def _by_count(ledger: FlipLedger) -> list[tuple[CauseName, int]]:
+    """Causes that occur, most frequent first; equal ones in the order in which they are looked for."""
+    found = [(name, (ledger.causes or {}).get(name, 0)) for name in _CAUSE_WORDS]
+    return sorted((each for each in found if each[1]), key=lambda each: -each[1])
+
+
+def _flip_severity(ledger: FlipLedger) -> Severity:
+    of_form = sum(count for name, count in (ledger.causes or {}).items() if name in _OF_FORM)
+    return "warning" if ledger.broken >= _FEW and 2 * of_form >= ledger.broken else "info"
+
+
+def _flip_evidence(ledger: FlipLedger) -> list[str]:
+    had, lacked = ledger.broken + ledger.both_right, ledger.fixed + ledger.both_wrong
+    evidence = [
+        f"{ledger.broken:,} of the {had:,} that {ledger.reference} had right are wrong now "
+        f"({ledger.broken / had:.1%}); {ledger.fixed:,} of the {lacked:,} that it had wrong are right"
+    ]
+    if ledger.noise is None:
+        return evidence
+    turned = ledger.broken + ledger.fixed
+    if turned <= ledger.noise:
+        sentence = f"no more than noise: all {turned:,} items that turned do so when only the numerics change"
+    else:
+        sentence = (
+            f"of {turned:,} items that turned, {ledger.noise:,} ({ledger.noise / turned:.0%}) are numerical noise: "
+            "they turn when only the numerics change"
+        )
+    return [*evidence, sentence]
 
 
 def _notes(notes: Iterable[str]) -> Iterator[Finding]:

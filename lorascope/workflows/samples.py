@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.data.tasks import LoadedTask
 from lorascope.measures.core import Scored
-from lorascope.measures.forgetting import flips
 from lorascope.schema.items import (
     Answer,
     ChoiceAnswer,
@@ -25,23 +24,30 @@ from lorascope.schema.items import (
     TokensAnswer,
     TokensItem,
 )
-from lorascope.workflows.scoring import Asked, right, score
+from lorascope.workflows.flips import chat_text, chosen_labels, explain
+from lorascope.workflows.scoring import Asked, score
 
 if TYPE_CHECKING:
     import pyarrow
 
 _TEXT_COLUMNS = ("subject", "task", "item_id", "group", "category", "prompt")
-_LABEL_THRESHOLD = 0.5
 
 
 def sample_rows(task: LoadedTask, subject: str, base: Asked | None, adapted: Asked) -> list[dict[str, Any]]:
-    """One row an item. Columns of the base are null where the base cannot do the task."""
+    """One row an item. Columns of the base are null where the base cannot do the task.
+
+    ``cause`` and ``cause_evidence`` are given for broken items alone, ``gold_logprob_change`` (nats, adapted minus
+    base) where both log-probabilities are known.
+    """
     metrics = _columns(score(task, adapted), "adapted") | _columns(score(task, base) if base else {}, "base")
-    verdicts = _flips(task, base, adapted)
+    explained = explain(task, base, adapted) if base else None
+    causes = (explained.causes if explained else None) or {}
     rows = []
     for index, item in enumerate(adapted.items):
         answer = adapted.answers[index]
         original = base.answers[index] if base else None
+        golds = gold_logprob(item, original) if original else None, gold_logprob(item, answer)
+        cause = causes.get(index)
         row: dict[str, Any] = {
             "subject": subject,
             "task": task.spec.name,
@@ -52,10 +58,12 @@ def sample_rows(task: LoadedTask, subject: str, base: Asked | None, adapted: Ask
             "references": references_of(item),
             "base_output": said_text(item, original, adapted.labels) if original else None,
             "adapted_output": said_text(item, answer, adapted.labels),
-            "gold_logprob_base": gold_logprob(item, original) if original else None,
-            "gold_logprob_adapted": gold_logprob(item, answer),
-            "flip": verdicts[index] if verdicts else None,
-            "cause": None,
+            "gold_logprob_base": golds[0],
+            "gold_logprob_adapted": golds[1],
+            "flip": explained.flips[index] if explained else None,
+            "cause": cause.name if cause else None,
+            "cause_evidence": explained.evidence.get(index) if explained else None,
+            "gold_logprob_change": _change(*golds),
         }
         rows.append(row | {name: column[index] for name, column in metrics.items()})
     return rows
@@ -69,7 +77,7 @@ def write_samples(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def sample_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
-    """The rows as a table with the contract's columns, in its order."""
+    """The rows as a table with the contract's columns, in its order, and two more at the end."""
     import pyarrow
 
     names = sorted({name for row in rows for name in row if name.endswith(("_base", "_adapted"))})
@@ -81,6 +89,7 @@ def sample_table(rows: Sequence[dict[str, Any]]) -> pyarrow.Table:
         + [(name, pyarrow.float64()) for name in metrics]
         + [("gold_logprob_base", pyarrow.float64()), ("gold_logprob_adapted", pyarrow.float64())]
         + [("flip", pyarrow.string()), ("cause", pyarrow.string())]
+        + [("cause_evidence", pyarrow.string()), ("gold_logprob_change", pyarrow.float64())]
     )
     return pyarrow.Table.from_pylist(list(rows), schema=schema)
 
@@ -90,8 +99,8 @@ def asked_text(item: Item) -> str:
     match item:
         case GenerateItem(prompt=str(prompt)):
             return prompt
-        case GenerateItem(messages=messages):
-            return "\n".join(f"{message['role']}: {message['content']}" for message in messages or ())
+        case GenerateItem(messages=messages) | ChoiceItem(messages=[*_] as messages):
+            return chat_text(messages or ())
         case ChoiceItem():
             return item.context
         case LabelsItem() | ScoreItem():
@@ -127,7 +136,7 @@ def said_text(item: Item, answer: Answer, labels: Sequence[str]) -> str | None:
         case ChoiceAnswer() if isinstance(item, ChoiceItem):
             return item.choices[max(range(len(answer.logprobs)), key=answer.logprobs.__getitem__)]
         case LabelsAnswer() if isinstance(item, LabelsItem):
-            return _said_labels(item, answer, labels)
+            return ", ".join(chosen_labels(item, answer, labels))
         case ScoreAnswer():
             return f"{answer.value:.4g}"
         case TokensAnswer():
@@ -145,17 +154,8 @@ def gold_logprob(item: Item, answer: Answer) -> float | None:
     return None
 
 
-def _said_labels(item: LabelsItem, answer: LabelsAnswer, labels: Sequence[str]) -> str:
-    if not item.multi:
-        return labels[max(range(len(labels)), key=answer.probabilities.__getitem__)]
-    pairs = zip(labels, answer.probabilities, strict=True)
-    return ", ".join(sorted(label for label, probability in pairs if probability >= _LABEL_THRESHOLD))
-
-
-def _flips(task: LoadedTask, base: Asked | None, adapted: Asked) -> Sequence[str] | None:
-    before = right(task, base) if base else None
-    after = right(task, adapted)
-    return flips(before, after) if before is not None and after is not None else None
+def _change(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _columns(scored: dict[str, Scored], side: str) -> dict[str, list[float | None]]:

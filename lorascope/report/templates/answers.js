@@ -77,6 +77,16 @@
 
   const outcomeName = (outcome) => element("span", `outcome ${outcome}`, `${answers.symbols[outcome]} ${texts[`outcome_${outcome}`]}`);
 
+  // Names of causes as the filter shows them; a cause without a filter stands under its own name.
+  const causeNames = new Map([...form.querySelectorAll("[name=cause]")]
+    .map((box) => [box.value, box.closest("label").querySelector(".cause-name").textContent]));
+  const causeLine = (answer) => {
+    if (!answer.cause && answer.evidence === null) return null;
+    const name = answer.cause ? element("strong", "", causeNames.get(answer.cause) ?? answer.cause) : null;
+    const evidence = text(answer.evidence);
+    return element("p", "cause-line", name, name && evidence !== null ? " · " : null, evidence);
+  };
+
   const printed = (value) => (value === null ? "–" : String(value).replace("-", "−"));
   const scoreLine = (scores) => Object.entries(scores)
     .map(([metric, pair]) => `${texts[metric] ?? metric} ${pair.map(printed).join(" → ")}`)
@@ -89,9 +99,10 @@
       const [before, after] = [tokens(base), tokens(adapted)];
       nodes = marked(after, keptTokens(before, after)[1], "ins");
     }
-    const scores = scoreLine(answer.scores) + (answer.cause ? ` · ${answer.cause}` : "");
+    const scores = scoreLine(answer.scores);
     return element("div", "",
       element("h4", "", subjectName(answers.subjects[answer.subject]), outcomeName(answer.outcome)),
+      causeLine(answer),
       paragraph(adapted, nodes),
       scores ? element("p", "scores", scores) : null);
   };
@@ -130,12 +141,22 @@
     detail.scrollTop = 0;
   };
 
+  const largestFall = (shown) => {
+    const changes = shown.map((answer) => answer.change).filter((change) => change !== null);
+    return changes.length ? Math.min(...changes) : null;
+  };
+
   const entry = (item, at) => {
-    const signs = visibleAnswers(item).map((answer) => answers.symbols[answer.outcome]).join("");
+    const shown = visibleAnswers(item);
+    const signs = shown.map((answer) => answers.symbols[answer.outcome]).join("");
+    const change = largestFall(shown);
+    const causes = [...new Set(shown.map((answer) => answer.cause).filter((cause) => cause))];
+    const fall = change === null ? null : lorascope.fill(texts.change, { change: (change > 0 ? "+" : "") + printed(change) });
+    const facts = [...causes.map((cause) => causeNames.get(cause) ?? cause), fall, item.category, answers.tasks[item.task]];
     const button = element("button", "",
       element("span", "signs", signs),
       element("span", "", text(item.prompt) ?? item.id),
-      element("span", "where", item.category ? `${answers.tasks[item.task]} · ${item.category}` : answers.tasks[item.task]));
+      element("span", "where", facts.filter((fact) => fact !== null).join(" · ")));
     button.type = "button";
     if (at === state.at) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => select(at));
@@ -164,17 +185,42 @@
     if (link && item) history.replaceState(null, "", `#sample=${encodeURIComponent(item.id)}`);
   };
 
+  // By outcome, then by the largest fall of the right answer's log-probability; among equals the page's order stays.
+  const outcomes = Object.keys(answers.symbols);
+  const ranked = (items, fits) => items
+    .map((item) => {
+      const fitting = item.answers.filter(fits);
+      return { item, outcome: Math.min(...fitting.map((answer) => outcomes.indexOf(answer.outcome))), fall: largestFall(fitting) ?? Infinity };
+    })
+    .sort((a, b) => a.outcome - b.outcome || (a.fall === b.fall ? 0 : a.fall - b.fall))
+    .map((each) => each.item);
+
   const filter = ({ link = false } = {}) => {
-    const outcomes = new Set([...form.querySelectorAll("[name=outcome]:checked")].map((box) => box.value));
+    const checked = (name) => new Set([...form.querySelectorAll(`[name=${name}]:checked`)].map((box) => box.value));
+    const [wantedOutcomes, wantedCauses] = [checked("outcome"), checked("cause")];
     const task = form.task.value;
     const subject = chosenSubject();
     const wanted = form.search.value.trim().toLowerCase();
-    const fits = (answer) => (subject === null || answer.subject === subject) && (!outcomes.size || outcomes.has(answer.outcome));
+    const fits = (answer) => (subject === null || answer.subject === subject)
+      && (!wantedOutcomes.size || wantedOutcomes.has(answer.outcome))
+      && (!wantedCauses.size || wantedCauses.has(answer.cause));
     const contains = (item) => [item.prompt, ...item.references, ...item.answers.flatMap((answer) => [answer.base, answer.adapted])]
       .some((number) => text(number)?.toLowerCase().includes(wanted));
-    state.found = answers.items.filter((item) =>
-      (task === "" || item.task === Number(task)) && item.answers.some(fits) && (!wanted || contains(item)));
+    state.found = ranked(answers.items.filter((item) =>
+      (task === "" || item.task === Number(task)) && item.answers.some(fits) && (!wanted || contains(item))), fits);
     select(0, { link });
+  };
+
+  // A count of "What changed" leads to the answers that it counts.
+  const show = ({ task, subject, outcome, cause }) => {
+    form.reset();
+    form.task.value = String(answers.tasks.indexOf(task));
+    form.subject.value = String(answers.subjects.indexOf(subject));
+    for (const box of form.querySelectorAll("[name=outcome]")) box.checked = box.value === outcome;
+    for (const box of form.querySelectorAll("[name=cause]")) box.checked = box.value === cause;
+    filter();
+    document.getElementById("answers").scrollIntoView();
+    detail.focus({ preventScroll: true });
   };
 
   const linked = () => {
@@ -215,6 +261,7 @@
     if (event.key === "k") select(state.at - 1);
   });
   addEventListener("hashchange", openLink);
+  for (const button of document.querySelectorAll("button.leads")) button.addEventListener("click", () => show(button.dataset));
   app.hidden = false;
   filter();
   openLink();

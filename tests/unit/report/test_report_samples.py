@@ -46,6 +46,42 @@ def test_broken_and_fixed_come_first_then_the_worst_changes(factory: ModuleType,
     assert [item["id"] for item in packed.data["items"]] == ["broken", "fixed", "worse", "better", "right", "same"]
 
 
+def test_the_largest_fall_of_the_right_answer_comes_first_and_unknown_falls_last(
+    factory: ModuleType, causal: Comparison
+) -> None:
+    falls = {"small": (-2.0, -2.5), "unknown": (-2.0, None), "large": (-1.0, -9.0), "rise": (-3.0, -1.0)}
+    rows = [
+        row("lora-r16", name, flip="broken", gold_logprob_base=before, gold_logprob_adapted=after)
+        for name, (before, after) in falls.items()
+    ]
+    packed = samples.embed_samples(factory.sample_table(rows), causal)
+    assert [item["id"] for item in packed.data["items"]] == ["large", "small", "rise", "unknown"]
+    assert [item["answers"][0]["change"] for item in packed.data["items"]] == [-8.0, -0.5, 2.0, None]
+
+
+def test_causes_stand_in_the_order_of_search_with_their_evidence(factory: ModuleType, causal: Comparison) -> None:
+    rows = [
+        row("lora-r16", str(at), flip="broken", cause=cause, cause_evidence=f"because {at}")
+        for at, cause in enumerate(["of another tool", "format", "empty", "format", None])
+    ]
+    packed = samples.embed_samples(factory.sample_table(rows), causal)
+    assert packed.causes == ("empty", "format", "of another tool")
+    found = {item["id"]: packed.data["texts"][item["answers"][0]["evidence"]] for item in packed.data["items"]}
+    assert found["1"] == "because 1"
+
+
+def test_twenty_thousand_broken_items_stay_within_the_page(factory: ModuleType, causal: Comparison) -> None:
+    rows = [
+        row("lora-r16", f"i{at}", flip="broken", cause="format", cause_evidence=f"evidence {at}",
+            gold_logprob_base=-1.0, gold_logprob_adapted=-1.0 - at)
+        for at in range(20_000)
+    ]  # fmt: skip
+    packed = samples.embed_samples(factory.sample_table(rows), causal)
+    assert packed.left_out == (samples.LeftOut("support", 400, 20_000),)
+    assert packed.counts["lora-r16"]["broken"] == 20_000
+    assert packed.data["items"][0]["id"] == "i19999"
+
+
 def test_an_item_broken_for_one_subject_is_carried_for_all(factory: ModuleType, causal: Comparison) -> None:
     rows = [row("lora-r16", "x", flip="both_right"), row("full-ft", "x", flip="broken"), row("lora-r16", "y"),
             row("full-ft", "y")]  # fmt: skip

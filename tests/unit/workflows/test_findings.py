@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from lorascope.schema.comparison import Comparison, Finding
-from lorascope.workflows.findings import by_severity, find
+from lorascope.schema.flips import CauseName, FlipLedger
+from lorascope.workflows.findings import by_severity, find, flip_findings
 
 
 def document(*measurements: dict[str, Any], **parts: Any) -> Comparison:
@@ -140,3 +141,68 @@ def test_a_base_that_guesses_has_nothing_to_forget() -> None:
     [finding] = find(document(lost, kept), [], [])
     assert finding.severity == "info"
     assert "guesses" in finding.title
+
+
+def ledger(broken: int = 38, fixed: int = 12, **fields: Any) -> FlipLedger:
+    counts = {
+        "items": 500,
+        "broken": broken,
+        "fixed": fixed,
+        "both_right": 382,
+        "both_wrong": 500 - 382 - broken - fixed,
+    }
+    return FlipLedger.model_validate({"subject": "lora", "reference": "base", "task": "synopsis"} | counts | fields)
+
+
+def test_a_loss_of_form_is_a_warning_with_every_cause_and_its_own_advice() -> None:
+    [finding] = flip_findings([ledger(causes={"knowledge_loss": 2, "format": 31, "truncated": 5})])
+    assert finding.title == "lora lost 38 answers of synopsis: 31 by format, 5 truncated, 2 by loss of knowledge"
+    assert finding.severity == "warning"
+    assert "38 of the 420 that base had right are wrong now (9.0%)" in finding.evidence[0]
+    assert "12 of the 80 that it had wrong are right" in finding.evidence[0]
+    assert "extraction" in str(finding.advice)
+
+
+@pytest.mark.parametrize(
+    ("causes", "advice"),
+    [
+        ({"truncated": 38}, "max_new_tokens"),
+        ({"stop_string": 38}, "stop strings"),
+        ({"language_switch": 38}, "languages"),
+        ({"refusal": 38}, "refusals"),
+        ({"repetition": 38}, "epochs"),
+        ({"knowledge_loss": 38}, "general data"),
+        ({"empty": 38}, "end-of-text"),
+        ({"unexplained": 38}, "side by side"),
+    ],
+)
+def test_advice_follows_the_largest_cause(causes: dict[str, int], advice: str) -> None:
+    [finding] = flip_findings([ledger(causes=causes)])
+    assert advice in str(finding.advice)
+
+
+def test_every_cause_has_its_words() -> None:
+    counts = dict.fromkeys(get_args(CauseName), 1)
+    [finding] = flip_findings([ledger(broken=len(counts), causes=counts)])
+    assert finding.title.count(",") == len(counts) - 1
+
+
+def test_losses_of_ability_and_a_few_losses_are_for_the_verdicts_to_judge() -> None:
+    found = flip_findings([ledger(causes={"knowledge_loss": 38}), ledger(broken=2, causes={"format": 2})])
+    assert [finding.severity for finding in found] == ["info", "info"]
+    assert found[1].title == "lora lost 2 answers of synopsis: 2 by format"
+
+
+def test_nothing_lost_is_no_finding_and_no_causes_are_none() -> None:
+    assert flip_findings([ledger(broken=0)]) == []
+    [finding] = flip_findings([ledger(broken=1)])
+    assert (finding.title, finding.advice) == ("lora lost 1 answer of synopsis", None)
+
+
+def test_noise_is_told_from_loss() -> None:
+    causes = {"format": 38}
+    [some] = flip_findings([ledger(causes=causes, noise=4)])
+    assert "of 50 items that turned, 4 (8%) are numerical noise" in some.evidence[1]
+    [none] = flip_findings([ledger(causes=causes, noise=50)])
+    assert (none.severity, none.advice) == ("info", None)
+    assert "no more than noise" in none.evidence[1]
