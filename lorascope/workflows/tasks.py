@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorascope.data.general import load_general_text
 from lorascope.data.probe import Language, load_probe
 from lorascope.data.readers import is_dataset_name
 from lorascope.data.tasks import LoadedTask, infer_task, load_suite, load_task
@@ -52,7 +53,7 @@ NOTHING = Tasks([], None)
 
 
 def load_tasks(questions: Questions, generation_ready: bool) -> Tasks:
-    """The user's tasks, then the probe where the base has a language-model head."""
+    """The user's tasks, then the probe and general text where the base has a language-model head."""
     if questions.suite is not None and questions.data:
         raise UsageError("--suite and --data were both given", remedy="name the data in the suite, or use --data alone")
     if not questions.data and (questions.train_data or questions.labels):
@@ -71,7 +72,7 @@ def load_tasks(questions: Questions, generation_ready: bool) -> Tasks:
     for task in tasks:
         _check(task, root)
     if generation_ready:
-        tasks += load_probes(questions)
+        tasks += [*load_probes(questions), *load_general(questions)]
     doubled = [name for name, count in Counter(task.spec.name for task in tasks).items() if count > 1]
     if doubled:
         raise ConfigError(f"a task may not be called {doubled[0]}: the built-in probe is", remedy="rename the task")
@@ -135,6 +136,11 @@ def _module_path(name: str, root: Path) -> str | None:
     if given.startswith((".", "/", "~")) or given.endswith(".py"):
         raise ConfigError(f"there is no evaluate module at {path}", remedy="paths are relative to the suite's folder")
     return None
+
+
+def load_general(questions: Questions) -> list[LoadedTask]:
+    """The built-in general text in the probe's languages, sampled like everything else."""
+    return load_general_text(questions.probe, limit=questions.limit, fraction=questions.fraction, seed=questions.seed)
 
 
 def load_probes(questions: Questions) -> list[LoadedTask]:
