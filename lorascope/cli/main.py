@@ -12,10 +12,12 @@ from click.exceptions import Abort, ClickException, Exit, NoSuchOption
 from rich.console import Console
 
 from lorascope.cli.blind import blind
+from lorascope.cli.cache import cache
 from lorascope.cli.compare import compare
 from lorascope.cli.curves import curves
 from lorascope.cli.demo import demo
 from lorascope.cli.gate import gate
+from lorascope.cli.import_runs import import_runs
 from lorascope.cli.repair import repair
 from lorascope.cli.report import report
 from lorascope.cli.weights import weights
@@ -23,7 +25,7 @@ from lorascope.errors import LorascopeError
 from lorascope.version import __version__
 
 BUG, INTERRUPTED = 70, 130
-_RESUMING = frozenset({"compare", "weights", "demo"})
+_RESUMING = frozenset({"compare", "weights", "demo", "import"})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,7 +41,7 @@ def main() -> None:
     """
 
 
-for _command in (compare, weights, curves, repair, report, gate, blind, demo):
+for _command in (compare, weights, curves, repair, report, gate, blind, demo, cache, import_runs):
     main.add_command(_command)
 
 

@@ -84,9 +84,12 @@ class Measurement(Model):
 
 
 class ParameterCounts(Model):
-    """``total`` of the checkpoint as it runs, ``trainable`` in the adapter, ``delta`` that differ from the base."""
+    """``total`` of the checkpoint as it runs, ``trainable`` in the adapter, ``delta`` that differ from the base.
 
-    total: int
+    ``total`` is null where no weights were at hand: an imported run, a model behind a server.
+    """
+
+    total: int | None
     trainable: int | None = None
     delta: int | None = None
 

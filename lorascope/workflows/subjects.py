@@ -93,7 +93,8 @@ def _subject(
     architecture = checkpoint.architecture or modules.skeleton.class_name
     info = checkpoint.info(role="adapted", architecture=architecture, trainable=proof.trainable, changed=proof.changed)
     if checkpoint.kind == "adapter":
-        running = info.parameters.total + sum(prod(spec.shape) for spec in base.tensors.specs.values())
+        carried = (checkpoint, base)
+        running = sum(prod(spec.shape) for each in carried for spec in each.tensors.specs.values())
         info = info.model_copy(update={"parameters": info.parameters.model_copy(update={"total": running})})
     return Subject(checkpoint, changes, proof, info)
 
