@@ -22,6 +22,7 @@ from lorascope.errors import CheckpointError, EvaluationError, UnsupportedFormat
 
 _SAFE_WEIGHTS = "adapter_model.safetensors"
 _PICKLED_WEIGHTS = "adapter_model.bin"
+_SUMMED_AT_ONCE = 2**20
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -35,7 +36,9 @@ def fingerprint(model: torch.nn.Module) -> dict[str, int]:
 
 
 def _bit_sum(tensor: torch.Tensor) -> int:
-    return int(tensor.view(_BITS[tensor.element_size()]).sum(dtype=torch.int64).item())
+    # In parts: a sum in a wider type copies what it sums, which for an embedding is gigabytes.
+    parts = torch.split(tensor.view(_BITS[tensor.element_size()]).flatten(), _SUMMED_AT_ONCE)
+    return sum(int(part.sum(dtype=torch.int64)) for part in parts)
 
 
 class Snapshot:

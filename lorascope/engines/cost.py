@@ -11,7 +11,6 @@ import torch
 
 from lorascope.engines.base import Asker
 from lorascope.engines.holding import Ready
-from lorascope.errors import EvaluationError
 
 MOST_ITEMS = 16
 _TIMED_PASSES = 3
@@ -29,7 +28,7 @@ def measure(ready: Ready, asker: Asker, count: int, *, merged: bool) -> Cost:
     """Time ``count`` items one at a time: a warm-up pass, then the median of three passes.
 
     Memory is the peak of what was allocated during the timed passes on CUDA, and the size of all parameters and buffers
-    on a CPU. ``merged`` only says in the method text that :func:`merge` came before.
+    on a CPU. ``merged`` only says in the method text that the adapter has been merged before.
     """
     _one_pass(ready, asker, range(count))
     if ready.device.type == "cuda":
@@ -42,22 +41,6 @@ def measure(ready: Ready, asker: Asker, count: int, *, merged: bool) -> Cost:
         memory_bytes=_memory(ready),
         method=f"{count} items one by one, 1 warm-up and median of {_TIMED_PASSES} passes, {state}; memory: {memory}",
     )
-
-
-def merge(ready: Ready) -> None:
-    """Merge the attached adapter into the base's weights, in memory; the caller has to undo it.
-
-    Raises:
-        EvaluationError: the adapter's method cannot be merged.
-    """
-    try:
-        ready.model.merge_adapter()
-    except (AttributeError, ValueError, TypeError, NotImplementedError) as error:
-        raise EvaluationError(
-            f"the adapter of '{ready.subject.name}' cannot be merged: {error}",
-            where=str(ready.subject.path),
-            remedy="measure it unmerged",
-        ) from error
 
 
 def _one_pass(ready: Ready, asker: Asker, indices: Sequence[int]) -> float:

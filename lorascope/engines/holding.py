@@ -60,26 +60,47 @@ class Ready:
 
 
 class Holder:
-    """Keeps at most one base or full model, with at most one adapter on it."""
+    """Keeps at most one base or full model, with at most one adapter on it.
 
-    def __init__(self, *, device: torch.device, dtype: torch.dtype | Literal["auto"]) -> None:
+    ``merge`` is whether adapters may be merged into the base in memory where that is proven to be equal ("auto").
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        dtype: torch.dtype | Literal["auto"],
+        merge: Literal["auto", "never"] = "never",
+    ) -> None:
         """Hold nothing yet."""
         self.device = device
+        self.merge = merge
         self._dtype = dtype
         self._key: tuple[Path, Need] | None = None
         self._loaded: Loaded | None = None
         self._weights: dict[str, int] | None = None
         self._snapshot: Snapshot | None = None
         self._current: tuple[Subject, Need, Ready] | None = None
+        self._is_merged = False
+
+    def merged(self, subject: Subject, need: Need) -> Ready | None:
+        """The subject with its adapter merged, if it is here in that state."""
+        if self._is_merged and self._current is not None and self._current[:2] == (subject, need):
+            return self._current[2]
+        return None
+
+    def mark_merged(self) -> None:
+        """Remember that the adapter which is attached has been merged."""
+        self._is_merged = True
 
     def ready(self, subject: Subject, need: Need) -> Ready:
-        """The subject, loaded as ``need`` says; whatever was there before is detached or let go.
+        """The subject, unmerged, loaded as ``need`` says; whatever was there before is detached or let go.
 
         Raises:
             CheckpointError: weights or tokenizer cannot be read.
             EvaluationError: the subject has no trained head for the task, or the adapter does not fit its base.
         """
-        if self._current is not None and self._current[:2] == (subject, need):
+        if self._current is not None and self._current[:2] == (subject, need) and not self._is_merged:
             return self._current[2]
         self.detach()
         loaded = self._load(subject, need)
@@ -126,6 +147,7 @@ class Holder:
     def detach(self) -> None:
         """Leave the plain base, bit for bit; one whose weights were changed is let go, and loaded again when needed."""
         self._current = None
+        self._is_merged = False
         if self._snapshot is None or self._loaded is None:
             return
         self._snapshot.restore()
@@ -137,6 +159,7 @@ class Holder:
         """Let everything go."""
         held = self._loaded is not None
         self._current = self._snapshot = self._loaded = self._weights = self._key = None
+        self._is_merged = False
         if held:
             release_memory()
 

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorascope.engines.base import ENGINE_VERSION, Asker, Outcome, Progress, Subject
-from lorascope.engines.batching import run_batches
+from lorascope.engines.base import Asker, Outcome, Progress, Subject
+from lorascope.engines.batching import Gauge, run_batches, run_stream
 from lorascope.engines.cache import AnswerCache
+from lorascope.engines.choice import ChoiceAsker
 from lorascope.engines.classification import LabelsAsker, ScoreAsker, TokensAsker
-from lorascope.engines.cost import MOST_ITEMS, Cost, measure, merge
+from lorascope.engines.cost import MOST_ITEMS, Cost, measure
+from lorascope.engines.divergence import DivergenceAsker, open_sides
 from lorascope.engines.generation import GenerationAsker, ignored_settings
 from lorascope.engines.hidden import HiddenAsker, by_layer
 from lorascope.engines.holding import Holder, Ready
+from lorascope.engines.keys import Setting, answer_keys, context_of, tokenizer_hash
 from lorascope.engines.loading import hidden_need, need_of, resolve_device, resolve_dtype
-from lorascope.engines.scoring import ChoiceAsker, LikelihoodAsker
+from lorascope.engines.merging import MergeProof, Proofs, merge, ready_to_answer
+from lorascope.engines.scoring import LikelihoodAsker
 from lorascope.errors import EvaluationError, UsageError
-from lorascope.schema.items import Answer, Item, content_id
+from lorascope.schema.items import Answer, DivergenceAnswer, Item
 from lorascope.schema.suite import SuiteTask
 
-_BUDGETS = {"cuda": 32768, "cpu": 8192}
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
+__all__ = ["TransformersEngine", "tokenizer_hash"]
+
+_BUDGETS = {"cuda": 16384, "cpu": 2048}
 _CUT = {
     "generate": "prompts lost their left",
     "choice": "contexts lost their left",
@@ -53,9 +41,16 @@ class TransformersEngine:
     """Answers with transformers and peft, on one device.
 
     One model is in memory at a time: a base with adapters attached and detached in turn, or a full model. Items run in
-    batches of similar length under ``token_budget`` padded tokens and, where given, ``batch_size`` items; batches
-    shrink when memory runs out. Neither changes an answer beyond rounding. With a ``cache``, answers that were given
-    before are read from it and every batch is stored at once.
+    batches of similar length under ``token_budget`` padded tokens and, where given, ``batch_size`` items; generated
+    answers as a stream, ``batch_size`` of them at a time. Without ``batch_size`` the size follows the device: a CUDA
+    device is filled by its free memory, a CPU gets what is fastest there. Batches shrink when memory runs out. None of
+    it changes an answer beyond rounding. With a ``cache``, answers that were given before are read from it and every
+    batch is stored at once.
+
+    ``dtype`` "auto" keeps what the checkpoint is stored in, on a GPU mostly bfloat16, whose rounding (two to three
+    digits) makes answers depend a little on the batch; "float32" does not. ``merge`` "auto" merges an adapter into the
+    base in memory where answers are many, the data type is float32 and the task's own items prove that it changes
+    nothing (:attr:`proofs`); "never" leaves adapters beside their base.
     """
 
     def __init__(
@@ -66,6 +61,7 @@ class TransformersEngine:
         batch_size: int | None = None,
         token_budget: int | None = None,
         cache: AnswerCache | None = None,
+        merge: Literal["auto", "never"] = "auto",
     ) -> None:
         """Load nothing yet; a UsageError when the device, the data type or the batch size cannot be used."""
         if batch_size is not None and batch_size < 1:
@@ -75,8 +71,19 @@ class TransformersEngine:
         self._dtype_name = dtype
         self._cap = batch_size
         self._budget = token_budget or _BUDGETS.get(self.device.type, _BUDGETS["cpu"])
+        self._grows = token_budget is None and self.device.type == "cuda"
         self._cache = cache
-        self._holder = Holder(device=self.device, dtype=resolve_dtype(dtype))
+        self._holder = Holder(device=self.device, dtype=resolve_dtype(dtype), merge=merge)
+        self._proofs: Proofs = {}
+
+    @property
+    def proofs(self) -> list[MergeProof]:
+        """What merging the adapters came to, one for each that was tried."""
+        return list(self._proofs.values())
+
+    @property
+    def _merge(self) -> str:
+        return self._holder.merge
 
     def answer(
         self, subject: Subject, task: SuiteTask, items: Sequence[Item], on_progress: Progress | None = None
@@ -106,26 +113,38 @@ class TransformersEngine:
         on_progress: Progress | None,
     ) -> None:
         """Fill ``outcomes`` at the ``waiting`` places, batch by batch."""
-        ready = self._holder.ready(subject, need_of(subject, task))
-        asker = self._asker(ready, task, [items[index] for index in waiting])
+        asked = [items[index] for index in waiting]
+        ready = ready_to_answer(self._holder, subject, need_of(subject, task), asked, self._proofs)
+        asker = self._asker(ready, task, asked)
+
+        context = context_of(subject, task, self._setting())
 
         def keep(batch: Sequence[int], found: list[Outcome]) -> None:
             places = [waiting[position] for position in batch]
             outcomes.update(zip(places, found, strict=True))
             if self._cache is not None:
-                self._cache.put_many((keys[place], outcomes[place]) for place in places)
+                self._cache.put_many(((keys[place], outcomes[place]) for place in places), context)
             if on_progress is not None:
                 on_progress(len(outcomes), len(items))
 
         with torch.inference_mode():
-            run_batches(range(len(waiting)), asker.sizes, asker.ask, keep, budget=self._budget, cap=self._cap)
+            self._run(asker, len(waiting), keep)
+
+    def _run(self, asker: Asker, count: int, keep: Callable[[Sequence[int], list[Outcome]], None]) -> None:
+        """Ask all items of an asker, as a stream where it is one, else in batches."""
+        if isinstance(asker, GenerationAsker) and asker.continuous:
+            run_stream(range(count), asker.sizes, asker.stream, keep, rows=asker.rows(self._cap), budget=self._budget)
+        else:
+            gauge = Gauge(self.device) if self._grows else None
+            sizes, budget = asker.sizes, self._budget
+            run_batches(range(count), sizes, asker.ask, keep, budget=budget, cap=self._cap, gauge=gauge)
 
     def _asker(self, ready: Ready, task: SuiteTask, items: Sequence[Any]) -> Asker:
         if task.kind == "generate":
-            self._note_ignored(ready)
+            self._note_ignored(ready, task)
             return GenerationAsker(ready, task, items)
         if task.kind == "choice":
-            return ChoiceAsker(ready, items)
+            return ChoiceAsker(ready, task, items)
         if task.kind == "likelihood":
             return LikelihoodAsker(ready, items)
         if task.kind == "labels":
@@ -158,6 +177,59 @@ class TransformersEngine:
             run_batches(range(len(texts)), asker.sizes, asker.ask, keep, budget=self._budget, cap=self._cap)
         return by_layer([found[index] for index in range(len(texts))])
 
+    def diverge(
+        self,
+        base: Subject,
+        subject: Subject,
+        task: SuiteTask,
+        items: Sequence[Item],
+        on_progress: Progress | None = None,
+    ) -> list[DivergenceAnswer]:
+        """KL(subject‖base) on each item's own text, in the order of the items.
+
+        See :class:`lorascope.engines.divergence.DivergenceAsker`. Full models are both in memory meanwhile.
+
+        Raises:
+            EvaluationError: the two have different vocabularies, the task predicts no text, or a model gives values
+                that are not finite.
+        """
+        beside = {"divergence_from": [base.content_hash, base.base_hash]}
+        keys = answer_keys(subject, task, items, self._setting(), beside=beside)
+        stored = self._cache.get_many(keys) if self._cache is not None else {}
+        found = {index: stored[key].answer for index, key in enumerate(keys) if key in stored}
+        waiting = [index for index in range(len(items)) if index not in found]
+        context = context_of(subject, task, self._setting())
+
+        def keep(batch: Sequence[int], outcomes: list[Outcome]) -> None:
+            places = [waiting[position] for position in batch]
+            found.update((place, outcome.answer) for place, outcome in zip(places, outcomes, strict=True))
+            if self._cache is not None:
+                self._cache.put_many(zip((keys[place] for place in places), outcomes, strict=True), context)
+            if on_progress is not None:
+                on_progress(len(found), len(items))
+
+        if on_progress is not None:
+            on_progress(len(found), len(items))
+        if waiting:
+            self._diverge(base, subject, task, [items[index] for index in waiting], keep)
+        return [cast(DivergenceAnswer, found[index]) for index in range(len(items))]
+
+    def _diverge(
+        self,
+        base: Subject,
+        subject: Subject,
+        task: SuiteTask,
+        items: Sequence[Item],
+        keep: Callable[[Sequence[int], list[Outcome]], None],
+    ) -> None:
+        second = type(self._holder)(device=self.device, dtype=resolve_dtype(self._dtype_name))
+        try:
+            asker = DivergenceAsker(open_sides(self._holder, second, base, subject, task), task, items)
+            with torch.inference_mode():
+                run_batches(range(len(items)), asker.sizes, asker.ask, keep, budget=self._budget, cap=self._cap)
+        finally:
+            second.release()
+
     def measure_cost(self, subject: Subject, task: SuiteTask, items: Sequence[Item], *, merged: bool = False) -> Cost:
         """Latency and memory on the first 16 items at most, one at a time; ``merged`` merges an adapter first.
 
@@ -189,10 +261,11 @@ class TransformersEngine:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _note_ignored(self, ready: Ready) -> None:
+    def _note_ignored(self, ready: Ready, task: SuiteTask) -> None:
         ignored = ignored_settings(ready.plain.generation_config)
         if ignored:
-            self._note(f"{ready.subject.name}: decoding is greedy; not used of the checkpoint: {', '.join(ignored)}")
+            how = "sampled as the task says" if task.sampling else "greedy"
+            self._note(f"{ready.subject.name}: decoding is {how}; not used of the checkpoint: {', '.join(ignored)}")
 
     def _note_cuts(self, subject: Subject, task: SuiteTask, cuts: Sequence[int]) -> None:
         cut = sum(1 for one in cuts if one > 0)
@@ -200,39 +273,14 @@ class TransformersEngine:
             what = _CUT.get(task.kind, "texts lost their right")
             self._note(f"{task.name}, {subject.name}: {cut} of {len(cuts)} items exceed the context; {what}")
 
+    def _setting(self) -> Setting:
+        return Setting(
+            engine="transformers",
+            dtype=self._dtype_name,
+            device=self.device.type,
+            merge=str(getattr(self, "_merge", "never")),
+        )
+
     def _keys(self, subject: Subject, task: SuiteTask, items: Sequence[Item]) -> list[str]:
         """One key per item, of everything that its answer depends on."""
-        shared = {
-            "engine": ENGINE_VERSION,
-            "weights": [subject.content_hash, subject.base_hash],
-            "tokenizer": tokenizer_hash(subject.tokenizer_path),
-            "head": subject.labels,
-            "task": task.model_dump(include={"kind", "max_new_tokens", "stop", "labels", "multi_label"}),
-            "dtype": self._dtype_name,
-            "device": self.device.type,
-        }
-        start = hashlib.sha256(json.dumps(shared, sort_keys=True, ensure_ascii=False).encode("utf-8"))
-        keys = []
-        for item in items:
-            digest = start.copy()
-            digest.update(_asked(item).encode("ascii"))
-            keys.append(digest.hexdigest())
-        return keys
-
-
-def _asked(item: Item) -> str:
-    """Hash of what an item asks, without its place in a set."""
-    beside = {"item_id", "group", "category", "split"}
-    names = [field.name for field in dataclasses.fields(item) if field.name not in beside]
-    return content_id({"type": type(item).__name__, **{name: getattr(item, name) for name in names}})
-
-
-def tokenizer_hash(folder: Path) -> str:
-    """SHA-256 over the tokenizer's files in a folder, chat template included."""
-    digest = hashlib.sha256()
-    for name in _TOKENIZER_FILES:
-        path = folder / name
-        if path.is_file():
-            digest.update(name.encode("ascii"))
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+        return answer_keys(subject, task, items, self._setting())

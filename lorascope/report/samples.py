@@ -75,7 +75,7 @@ def embed_samples(samples: pyarrow.Table, comparison: Comparison) -> Samples:
     log-probability; where that is not known, those whose score fell most. Fewer items are carried where texts are
     long or subjects and tasks are many.
     """
-    items = _by_item(samples.to_pylist())
+    items = _by_item(row for row in samples.to_pylist() if _has_answer(row))
     subjects = _order(
         (row["subject"] for rows in items.values() for row in rows), [c.name for c in comparison.subjects]
     )
@@ -98,6 +98,11 @@ def embed_samples(samples: pyarrow.Table, comparison: Comparison) -> Samples:
     data = {"subjects": subjects, "tasks": tasks, "texts": pool.texts, "items": packed}
     found_causes = {answer["cause"] for item in packed for answer in item["answers"] if answer["cause"]}
     return Samples(data, _counts(items), tuple(left_out), tuple(_order(sorted(found_causes), get_args(CauseName))))
+
+
+def _has_answer(row: Row) -> bool:
+    """Whether there is something to show: running text is scored, and answers nothing."""
+    return row.get("base_output") is not None or row.get("adapted_output") is not None
 
 
 def _is_metric(column: str) -> bool:

@@ -91,12 +91,14 @@ class LikelihoodItem(Item):
 class GenerateAnswer:
     """Generated text; ``truncated`` when ``max_new_tokens`` ended it; log-probability (nats) of the first reference.
 
+    ``gold_tokens`` is how many tokens that log-probability is the sum of, where the engine counts them.
     ``stop`` is the stop string that ended it, if one did; ``others`` are further samples where several are drawn.
     """
 
     text: str
     truncated: bool
     gold_logprob: float | None = None
+    gold_tokens: int | None = None
     stop: str | None = None
     others: tuple[str, ...] = ()
 

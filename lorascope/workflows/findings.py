@@ -109,11 +109,17 @@ def _forgetting(comparison: Comparison) -> Iterator[Finding]:
                 severity="critical" if lost is not None and lost < 0.8 else "warning",
                 area="forgetting",
                 subject=found.subject,
-                title=f"{found.subject} forgot general knowledge ({task.name})",
+                title=_lost(found.subject, task),
                 evidence=[text for text in evidence if text],
                 advice="Mix 1-5 % general data into training, lower the learning rate, or scale the adapter down.",
                 reference="arXiv 2502.06042 (replay)",
             )
+
+
+def _lost(subject: str, task: TaskInfo) -> str:
+    if task.kind == "likelihood":
+        return f"{subject} predicts running text less well than the base ({task.name})"
+    return f"{subject} forgot general knowledge ({task.name})"
 
 
 def _moved_in_the_dark(task: TaskInfo, found: Measurement) -> Finding:

@@ -122,6 +122,7 @@ def _text_causes(task: LoadedTask, reference: Asked, subject: Asked, broken: Seq
                 adapted_part=parts[1][place] if parts else None,
                 gold_before=before.gold_logprob,
                 gold_after=after.gold_logprob,
+                gold_tokens=_same_count(before, after),
                 others=[label for key, label in labels.items() if key not in own],
             )
         )
@@ -131,6 +132,11 @@ def _question(item: Item) -> str:
     """What an item asks by itself: the script of examples and system messages around it is not the question's."""
     assert isinstance(item, GenerateItem)
     return item.prompt if item.prompt is not None else chat_text(item.messages or ())
+
+
+def _same_count(before: GenerateAnswer, after: GenerateAnswer) -> int | None:
+    """Tokens of the reference, where both checkpoints cut it alike."""
+    return before.gold_tokens if before.gold_tokens == after.gold_tokens else None
 
 
 def chat_text(messages: Sequence[Mapping[str, str]]) -> str:

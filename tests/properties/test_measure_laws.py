@@ -11,6 +11,7 @@ from lorascope.errors import LorascopeError
 from lorascope.measures.choices import score_choices
 from lorascope.measures.core import Scored
 from lorascope.measures.forgetting import score_forgetting
+from lorascope.measures.label_diagnosis import score_label_outputs, score_label_sets
 from lorascope.measures.labels import score_labels
 from lorascope.measures.likelihood import score_kl, score_likelihood
 from lorascope.measures.registry import MEASURES, SCORED_KINDS, names_of
@@ -43,14 +44,18 @@ _ADAPTED_RIGHT = _BASE_RIGHT ^ (_random.random(POOL) < 0.3)
 
 def _texts(items: Sequence[int], perfect: bool) -> dict[str, Scored]:
     answers = [_TEXTS[i][1] if perfect else _GUESSES[i] for i in items]
-    return score_text(answers, [_TEXTS[i] for i in items], names_of("text"))
+    return score_text(answers, [_TEXTS[i] for i in items], names_of("text", on_request=True))
 
 
 def _labels(truth: np.ndarray, multi: bool) -> Case:
     def case(items: Sequence[int], perfect: bool) -> dict[str, Scored]:
         probabilities = truth.astype(float) if perfect else _PROBABILITIES
         index = np.asarray(items, dtype=int)
-        return score_labels(probabilities[index], truth[index], multi=multi, label_names=list("abcdef"))
+        given, true = probabilities[index], truth[index]
+        scored = score_labels(given, true, multi=multi, label_names=list("abcdef"))
+        scored |= score_label_outputs(given, true, multi=multi)
+        sets = score_label_sets(given >= 0.5, true, decision="0.5", known_sets=_TRUTH[::2]) if multi else {}
+        return scored | sets
 
     return case
 
@@ -97,8 +102,11 @@ CASES: dict[str, Case] = {
 EVERYTHING = list(range(POOL))
 MEASURED = [(kind, name) for kind, case in CASES.items() for name in case(EVERYTHING, False)]
 # What no answer can make perfect, and what perfect answers reach where that is not an end of the scale.
-WITHOUT_BEST = {"gold_margin", "retained_fraction"}
-BEST = {"perplexity": 1.0, "bits_per_byte": 0.0, "kl_to_base": 0.0}
+WITHOUT_BEST = {"gold_margin", "retained_fraction", "empty_set_rate", "unseen_set_rate"}
+BEST = {
+    "perplexity": 1.0, "bits_per_byte": 0.0, "kl_to_base": 0.0,
+    "cardinality_error": 0.0, "frequency_skill": 1.0, "output_spread": 1.0,
+}  # fmt: skip
 
 
 def _value(scored: Scored) -> float:

@@ -13,6 +13,7 @@ from lorascope.measures.registry import MEASURES, define, find_spec, names_of
 
 CONTRACT = """
 rouge1 rouge2 rougeL rougeLsum bleu chrf bleu_nltk sentence_bleu_nltk exact_match token_f1
+bleu4_llamafactory rouge1_llamafactory rouge2_llamafactory rougeL_llamafactory
 f1_micro f1_macro f1_samples f1_weighted precision_micro recall_micro subset_accuracy hamming_loss lrap
 average_precision_macro ece accuracy mcc pearson spearman mse entity_f1
 accuracy_norm accuracy_bytes gold_margin bits_per_byte perplexity kl_to_base
@@ -20,6 +21,8 @@ retained_fraction forgotten_rate gained_rate final_gap best_step overfit_step sp
 intruder_count intruder_energy relative_change effective_rank stable_rank
 train_seconds tokens_per_second peak_memory_bytes trainable_parameters latency_ms_per_item inference_memory_bytes
 win_rate accuracy_rating completeness_rating logic_rating fluency_rating alpha leaked_fraction noise_flip_rate
+cooccurrence_gap cardinality_error empty_set_rate unseen_set_rate frequency_skill output_spread
+tuned_threshold leaked_gain
 """
 
 
@@ -42,11 +45,13 @@ def test_default_margins() -> None:
             assert spec.margin is None
         elif expected is not None:
             assert spec.margin == expected
-    assert [name for name, spec in MEASURES.items() if spec.scale == "0-100"] == ["bleu", "chrf"]
+    points = [name for name, spec in MEASURES.items() if spec.scale == "0-100"]
+    compatible = ["bleu4_llamafactory", "rouge1_llamafactory", "rouge2_llamafactory", "rougeL_llamafactory"]
+    assert points == ["bleu", "chrf", *compatible]
 
 
 def test_falling_measures_are_marked() -> None:
-    falling = {"hamming_loss", "ece", "mse", "bits_per_byte", "perplexity", "forgotten_rate"}
+    falling = {"hamming_loss", "ece", "mse", "bits_per_byte", "perplexity", "forgotten_rate", "cooccurrence_gap"}
     scored = {s.name for kind in ("text", "labels", "score", "tokens", "choice", "likelihood", "forgetting")
               for s in MEASURES.values() if kind in s.kinds and s.direction == "lower"}  # fmt: skip
     assert scored == falling

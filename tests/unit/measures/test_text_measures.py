@@ -153,7 +153,7 @@ def test_token_f1_reads_chinese_by_character() -> None:
 def test_signatures_pin_the_computation() -> None:
     scored = score_text(["a b", "c"], [["a b"], ["c", "d"]], ["rougeL", "bleu", "sentence_bleu_nltk"])
     assert "refs:1-2" in scored["rougeL"].signature
-    assert "rouge_score:0" in scored["rougeL"].signature
+    assert "rouge_score-0.1.2" in scored["rougeL"].signature
     assert "smooth:exp" in scored["bleu"].signature
     assert "version:" in scored["bleu"].signature
     assert "smooth:method1" in scored["sentence_bleu_nltk"].signature
