@@ -1,13 +1,19 @@
-"""BLEU and chrF as summed statistics: sacrebleu's and nltk's counts per item, and the scores that follow from sums.
+"""BLEU and chrF as summed statistics: counts per item as sacrebleu and nltk take them, and the scores of their sums.
 
-The counts come from the libraries; the scores are the libraries' formulas over whole arrays, so that thousands of
-resamples cost one matrix product. Tests hold them equal to the libraries' own functions.
+Tokens come from sacrebleu's own tokenizers. Matches are counted here, over what both sides share alone, and scores are
+the libraries' formulas over whole arrays, so that thousands of resamples cost one matrix product. Tests hold all of it
+equal to the libraries' own functions.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from functools import reduce
+from itertools import pairwise
+from operator import or_
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +23,7 @@ from lorascope.measures.tokenisation import has_han, has_other_unspaced, spaced_
 _ORDER = 4
 _CHRF_ORDER = 6
 _CHRF_BETA_SQUARED = 4.0
+_EPSILON = 0.1
 _References = Sequence[Sequence[str]]
 
 
@@ -32,28 +39,94 @@ def bleu_tokenizer(references: _References) -> str:
     return "zh" if any(has_han(text) for text in texts) else "13a"
 
 
-def _streams(references: _References) -> list[list[str | None]]:
-    """References in sacrebleu's nesting, one stream per reference rank, padded with None."""
-    deepest = max(len(accepted) for accepted in references)
-    return [[accepted[rank] if rank < len(accepted) else None for accepted in references] for rank in range(deepest)]
-
-
 def sacrebleu_rows(predictions: Sequence[str], references: _References) -> tuple[FloatArray, str]:
     """(n, 10) counts (answer length, reference length, 4 matches, 4 totals) and sacrebleu's own signature."""
     from sacrebleu.metrics import BLEU
 
     metric = BLEU(tokenize=bleu_tokenizer(references), force=True)
-    rows = metric._extract_corpus_statistics(predictions, _streams(references))
-    return np.asarray(rows, dtype=np.float64), str(metric.get_signature())
+    rows = np.zeros((len(predictions), 2 * _ORDER + 2))
+    for index, (prediction, accepted) in enumerate(zip(predictions, references, strict=True)):
+        answer = metric.tokenizer(prediction.rstrip()).split()
+        tokenised = [metric.tokenizer(text.rstrip()).split() for text in accepted]
+        totals = [max(len(answer) - less, 0) for less in range(_ORDER)]
+        rows[index] = [len(answer), _closest(answer, tokenised), *ngram_matches(answer, tokenised), *totals]
+    return rows, _signature(metric, references)
+
+
+def ngram_matches(answer: Sequence[str], references: Sequence[Sequence[str]]) -> list[int]:
+    """How many n-grams of the answer stand in a reference, n = 1…4, each at most as often as in one of them."""
+    found = [0] * _ORDER
+    for order in range(1, _ORDER + 1):
+        accepted = reduce(or_, [_ngrams(reference, order) for reference in references])
+        found[order - 1] = _shared(_ngrams(answer, order), accepted)
+        if not found[order - 1]:
+            break
+    return found
+
+
+def _ngrams(tokens: Sequence[str], order: int) -> Counter[Hashable]:
+    if order == 1:
+        return Counter(tokens)
+    if order == 2:
+        return Counter(pairwise(tokens))
+    return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
+
+
+def _shared(one: Counter[Hashable], other: Counter[Hashable]) -> int:
+    found = 0
+    for gram in one.keys() & other.keys():  # the hottest loop of BLEU and chrF: a comparison is half a call of min()
+        mine, theirs = one[gram], other[gram]
+        found += mine if mine < theirs else theirs
+    return found
+
+
+def _closest(answer: Sequence[str], references: Sequence[Sequence[str]]) -> int:
+    """Length of the reference nearest in length to the answer, the shorter of two equally near."""
+    return min((abs(len(tokens) - len(answer)), len(tokens)) for tokens in references)[1]
+
+
+def _signature(metric: Any, references: _References) -> str:
+    """The metric's signature; sacrebleu writes a number of references that varies as -1."""
+    counts = {len(accepted) for accepted in references}
+    metric.num_refs = counts.pop() if len(counts) == 1 else -1
+    return str(metric.get_signature())
 
 
 def chrf_rows(predictions: Sequence[str], references: _References) -> tuple[FloatArray, str]:
-    """(n, 18) counts (answer, reference and matching n-grams for n = 1…6) and sacrebleu's own signature."""
+    """(n, 18) counts (answer, reference and matching n-grams for n = 1…6) and sacrebleu's own signature.
+
+    Of several references the one with the best chrF2 counts, the first of equals.
+    """
     from sacrebleu.metrics import CHRF
 
     metric = CHRF()
-    rows = metric._extract_corpus_statistics(predictions, _streams(references))
-    return np.asarray(rows, dtype=np.float64), str(metric.get_signature())
+    rows = np.zeros((len(predictions), 3 * _CHRF_ORDER))
+    for index, (prediction, accepted) in enumerate(zip(predictions, references, strict=True)):
+        said = _character_ngrams(prediction)
+        counts = [_character_matches(said, _character_ngrams(text)) for text in accepted]
+        rows[index] = counts[0] if len(counts) == 1 else max(counts, key=metric._compute_f_score)
+    return rows, _signature(metric, references)
+
+
+def _character_ngrams(text: str) -> tuple[int, list[Counter[Hashable]]]:
+    """Number of characters without white space, and the counts of their runs of 1…6."""
+    bare = "".join(text.split())
+    return len(bare), [
+        Counter([bare[start : start + order] for start in range(len(bare) - order + 1)])
+        for order in range(1, _CHRF_ORDER + 1)
+    ]
+
+
+def _character_matches(
+    answer: tuple[int, list[Counter[Hashable]]], reference: tuple[int, list[Counter[Hashable]]]
+) -> list[int]:
+    """Answer, reference and matching n-grams of each order; sacrebleu leaves an order out that the reference lacks."""
+    found: list[int] = []
+    for less, (ours, theirs) in enumerate(zip(answer[1], reference[1], strict=True)):
+        wanted = max(reference[0] - less, 0)
+        given = max(answer[0] - less, 0) if wanted else 0
+        found += [given, wanted, _shared(ours, theirs) if given else 0]
+    return found
 
 
 def _brevity(answer_length: FloatArray, reference_length: FloatArray) -> FloatArray:
@@ -94,17 +167,18 @@ def chrf_from_sums(sums: FloatArray) -> FloatArray:
 
 
 def nltk_rows(predictions: Sequence[str], references: _References, chinese_words: bool) -> FloatArray:
-    """(n, 10) counts by nltk: 4 clipped matches, 4 totals (1 at least), answer length, closest reference length."""
-    from nltk.translate.bleu_score import closest_ref_length, modified_precision
+    """(n, 10) counts as nltk takes them: 4 clipped matches, 4 totals (1 at least), answer and closest reference."""
+    tokenised = [spaced_words(prediction, chinese_words=chinese_words) for prediction in predictions]
+    accepted = [[spaced_words(text, chinese_words=chinese_words) for text in texts] for texts in references]
+    return nltk_counts(tokenised, accepted)
 
-    rows = np.zeros((len(predictions), 2 * _ORDER + 2))
-    for index, (prediction, accepted) in enumerate(zip(predictions, references, strict=True)):
-        answer = spaced_words(prediction, chinese_words=chinese_words)
-        tokenised = [spaced_words(text, chinese_words=chinese_words) for text in accepted]
-        precisions = [modified_precision(tokenised, answer, order + 1) for order in range(_ORDER)]
-        rows[index, :_ORDER] = [precision.numerator for precision in precisions]
-        rows[index, _ORDER : 2 * _ORDER] = [precision.denominator for precision in precisions]
-        rows[index, 2 * _ORDER :] = len(answer), closest_ref_length(tokenised, len(answer))
+
+def nltk_counts(answers: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> FloatArray:
+    """The rows of :func:`nltk_rows` for tokens, or for the characters of strings."""
+    rows = np.zeros((len(answers), 2 * _ORDER + 2))
+    for index, (answer, accepted) in enumerate(zip(answers, references, strict=True)):
+        totals = [max(len(answer) - less, 1) for less in range(_ORDER)]
+        rows[index] = [*ngram_matches(answer, accepted), *totals, len(answer), _closest(answer, accepted)]
     return rows
 
 
@@ -120,18 +194,22 @@ def nltk_from_sums(sums: FloatArray) -> FloatArray:
     return np.where(matches[..., 0] > 0, score, 0.0)
 
 
-def nltk_sentence_scores(predictions: Sequence[str], references: _References, chinese_words: bool) -> list[float]:
-    """nltk's ``sentence_bleu`` of each item in 0–1 with smoothing method 1 (0.1 added to orders without a match)."""
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+def nltk_sentence_scores(rows: FloatArray) -> FloatArray:
+    """nltk's ``sentence_bleu`` in 0–1 of each row of counts, smoothing method 1: an order without a match counts 0.1.
 
-    smoothing = SmoothingFunction().method1
-    return [
-        float(
-            sentence_bleu(
-                [spaced_words(text, chinese_words=chinese_words) for text in accepted],
-                spaced_words(prediction, chinese_words=chinese_words),
-                smoothing_function=smoothing,
-            )
-        )
-        for prediction, accepted in zip(predictions, references, strict=True)
-    ]
+    Without any matching word the score is 0.
+    """
+    matches, totals = rows[..., :_ORDER], rows[..., _ORDER : 2 * _ORDER]
+    return _smoothed_sentences(rows, np.where(matches > 0, matches, _EPSILON) / totals)
+
+
+def nltk_sentence_scores_method3(rows: FloatArray) -> FloatArray:
+    """The same with smoothing method 3: the k-th order without a match counts 1/2^k (NIST's geometric sequence)."""
+    matches, totals = rows[..., :_ORDER], rows[..., _ORDER : 2 * _ORDER]
+    missing = matches == 0
+    return _smoothed_sentences(rows, np.where(missing, 0.5 ** np.cumsum(missing, axis=-1), matches) / totals)
+
+
+def _smoothed_sentences(rows: FloatArray, precisions: FloatArray) -> FloatArray:
+    score = _brevity(rows[..., -2], rows[..., -1]) * _geometric_mean(precisions)
+    return np.where(rows[..., 0] > 0, score, 0.0)

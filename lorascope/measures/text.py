@@ -14,13 +14,14 @@ from importlib.metadata import version
 import numpy as np
 
 from lorascope.errors import ConfigError, DataError
-from lorascope.measures import bleu
+from lorascope.measures import bleu, llamafactory
 from lorascope.measures.core import Scored, item_rows, mean_of_items, same_length
 from lorascope.measures.registry import define, names_of
+from lorascope.measures.rouge import SCORERS, read_text, rouge_f1
 from lorascope.measures.tokenisation import answer_words, words
 
 References = Sequence[Sequence[str]]
-_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+_LLAMAFACTORY_ROUGE = ("rouge1_llamafactory", "rouge2_llamafactory", "rougeL_llamafactory")
 
 
 def score_text(
@@ -28,28 +29,29 @@ def score_text(
 ) -> dict[str, Scored]:
     """Score each prediction against its references, ``references[i]`` being the accepted answers of item ``i``.
 
-    ``metrics`` are names of the registry's kind ``text``. Fractions are in 0–1, ``bleu`` and ``chrf`` in 0–100; higher
-    is better. ``chinese_words`` counts Chinese by jieba's words instead of by character (ROUGE and nltk's BLEU).
-    Items whose references keep no token (punctuation alone) are left out of ROUGE and counted in its signature.
+    ``metrics`` are names of the registry's kind ``text``. Fractions are in 0–1, ``bleu``, ``chrf`` and LLaMA-Factory's
+    in 0–100; higher is better. ``chinese_words`` counts Chinese by jieba's words instead of by character (ROUGE and
+    nltk's BLEU). Items whose references keep no token (punctuation alone) are left out of ROUGE and counted in its
+    signature.
 
     Raises DataError for wrong nesting, lengths that differ, empty reference lists, and references none of which
     keeps a token; ConfigError for an unknown metric.
     """
     check_nesting(predictions, references)
-    unknown = [name for name in metrics if name not in names_of("text")]
+    known = names_of("text", on_request=True)
+    unknown = [name for name in metrics if name not in known]
     if unknown:
-        raise ConfigError(
-            f"not a text metric: {', '.join(unknown)}", remedy=f"choose from {', '.join(names_of('text'))}"
-        )
+        raise ConfigError(f"not a text metric: {', '.join(unknown)}", remedy=f"choose from {', '.join(known)}")
     scored: dict[str, Scored] = {}
-    wanted_rouge = [name for name in _ROUGE if name in metrics]
-    if wanted_rouge:
-        scored |= _score_rouge(predictions, references, wanted_rouge, chinese_words)
+    if rouge := [name for name in SCORERS if name in metrics]:
+        scored |= _score_rouge(predictions, references, rouge, chinese_words)
+    if nltk := [name for name in _NLTK if name in metrics]:
+        scored |= _score_nltk(predictions, references, nltk, chinese_words)
+    if compatible := [name for name in _LLAMAFACTORY_ROUGE if name in metrics]:
+        scored |= _score_llamafactory_rouge(predictions, references, compatible)
     for name in metrics:
         if name in _SINGLE:
             scored[name] = _SINGLE[name](predictions, references)
-        elif name in _NLTK:
-            scored[name] = _NLTK[name](predictions, references, chinese_words)
     return {name: scored[name] for name in metrics}
 
 
@@ -80,38 +82,27 @@ def reference_count(references: References) -> str:
     return str(min(counts)) if len(counts) == 1 else f"{min(counts)}-{max(counts)}"
 
 
-class _Words:
-    """The tokenizer that rouge_score's scorer calls."""
-
-    def __init__(self, chinese_words: bool) -> None:
-        self.chinese_words = chinese_words
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(text, chinese_words=self.chinese_words)
-
-
 def _score_rouge(
     predictions: Sequence[str], references: References, names: list[str], chinese_words: bool
 ) -> dict[str, Scored]:
-    from rouge_score.rouge_scorer import RougeScorer
+    def tokens(text: str) -> list[str]:
+        return words(text, chinese_words=chinese_words)
 
-    tokenizer = _Words(chinese_words)
-    scorer = RougeScorer(names, tokenizer=tokenizer)
     scores = np.zeros((len(predictions), len(names)))
     scorable = np.ones(len(predictions))
     for index, (prediction, accepted) in enumerate(zip(predictions, references, strict=True)):
-        usable = [text for text in accepted if tokenizer.tokenize(text)]
+        usable = [text for text in (read_text(reference, tokens) for reference in accepted) if text.tokens]
         if not usable:
             scorable[index] = 0.0
             continue
-        best = scorer.score_multi(usable, prediction)
-        scores[index] = [best[name].fmeasure for name in names]
+        answer = read_text(prediction, tokens)
+        scores[index] = [max(rouge_f1(name, reference, answer) for reference in usable) for name in names]
     if not scorable.any():
         raise DataError("no reference keeps a single token", remedy="check the field that the references come from")
     script = "jieba" if chinese_words else "char"
     signature = (
         f"refs:{reference_count(references)}|tok:ascii=rouge_score,other=unicode-words,cjk={script}|stem:no|"
-        f"sentences:newline|best:f1|mean:f1|left-out:{int((scorable == 0).sum())}|rouge_score:{version('rouge_score')}"
+        f"sentences:newline|best:f1|mean:f1|left-out:{int((scorable == 0).sum())}|equal-to:rouge_score-0.1.2"
     )
     return {
         name: Scored(define(name, mean_of_items), item_rows(scores[:, column], scorable), f"{name}|{signature}")
@@ -158,24 +149,42 @@ def _score_chrf(predictions: Sequence[str], references: References) -> Scored:
     return Scored(define("chrf", bleu.chrf_from_sums), rows, f"chrf|{signature}")
 
 
-def _nltk_signature(name: str, references: References, chinese_words: bool, smoothing: str) -> str:
-    script = "jieba" if chinese_words else "char"
-    return (
-        f"{name}|refs:{reference_count(references)}|tok:white-space,cjk={script}|case:mixed|order:4|smooth:{smoothing}|"
-        f"nltk:{version('nltk')}"
-    )
-
-
-def _score_bleu_nltk(predictions: Sequence[str], references: References, chinese_words: bool) -> Scored:
+def _score_nltk(
+    predictions: Sequence[str], references: References, names: list[str], chinese_words: bool
+) -> dict[str, Scored]:
     rows = bleu.nltk_rows(predictions, references, chinese_words)
-    signature = _nltk_signature("bleu_nltk", references, chinese_words, "none")
-    return Scored(define("bleu_nltk", bleu.nltk_from_sums), rows, signature)
+    script = "jieba" if chinese_words else "char"
+    given = f"refs:{reference_count(references)}|tok:white-space,cjk={script}|case:mixed|order:4"
+    scored: dict[str, Scored] = {}
+    for name in names:
+        signature = f"{name}|{given}|smooth:{_NLTK[name]}|nltk:{version('nltk')}"
+        if name == "bleu_nltk":
+            scored[name] = Scored(define(name, bleu.nltk_from_sums), rows, signature)
+        else:
+            scored[name] = Scored(define(name, mean_of_items), item_rows(bleu.nltk_sentence_scores(rows)), signature)
+    return scored
 
 
-def _score_sentence_bleu_nltk(predictions: Sequence[str], references: References, chinese_words: bool) -> Scored:
-    scores = bleu.nltk_sentence_scores(predictions, references, chinese_words)
-    signature = _nltk_signature("sentence_bleu_nltk", references, chinese_words, "method1")
-    return Scored(define("sentence_bleu_nltk", mean_of_items), item_rows(scores), signature)
+def _score_llamafactory_rouge(
+    predictions: Sequence[str], references: References, names: list[str]
+) -> dict[str, Scored]:
+    scores = llamafactory.rouge(predictions, references, names)
+    given = f"refs:{reference_count(references)}|tok:jieba-{version('jieba')}|count:sets|best:f1|mean:f1|decimals:4"
+    return {
+        name: Scored(
+            define(name, mean_of_items), item_rows(scores[:, column]), f"{name}|{given}|as:rouge_chinese-1.0.3"
+        )
+        for column, name in enumerate(names)
+    }
+
+
+def _score_llamafactory_bleu(predictions: Sequence[str], references: References) -> Scored:
+    given = (
+        f"refs:{reference_count(references)}|tok:char|case:mixed|order:4|smooth:method3|best:max|mean:items|decimals:4"
+    )
+    scores = llamafactory.bleu4(predictions, references)
+    signature = f"bleu4_llamafactory|{given}|as:nltk-{version('nltk')}"
+    return Scored(define("bleu4_llamafactory", mean_of_items), item_rows(scores), signature)
 
 
 _SINGLE: dict[str, Callable[[Sequence[str], References], Scored]] = {
@@ -183,8 +192,6 @@ _SINGLE: dict[str, Callable[[Sequence[str], References], Scored]] = {
     "token_f1": _score_token_f1,
     "bleu": _score_bleu,
     "chrf": _score_chrf,
+    "bleu4_llamafactory": _score_llamafactory_bleu,
 }
-_NLTK: dict[str, Callable[[Sequence[str], References, bool], Scored]] = {
-    "bleu_nltk": _score_bleu_nltk,
-    "sentence_bleu_nltk": _score_sentence_bleu_nltk,
-}
+_NLTK = {"bleu_nltk": "none", "sentence_bleu_nltk": "method1"}

@@ -1,7 +1,7 @@
 """Words of a text in any script, for measures that count overlapping tokens.
 
 rouge_score's own tokenizer keeps a–z and 0–9 and silently drops everything else: identical Chinese answers score 0,
-``café`` equals ``caf``. Here ASCII text still goes through it, so English scores do not move; other text is split by
+``café`` equals ``caf``. Here ASCII text is split by its rule, so English scores do not move; other text is split by
 Unicode classes. On ASCII both rules give the same tokens, so an ASCII answer and a non-ASCII reference stay
 comparable.
 """
@@ -23,6 +23,7 @@ _HAN_PATTERN = re.compile(f"[{_HAN}]")
 _OTHER_UNSPACED_PATTERN = re.compile(f"(?![{_HAN}])[{_UNSPACED}]")
 _HAN_RUN = re.compile(f"[{_HAN}]+")
 _UNSPACED_PATTERN = re.compile(f"[{_UNSPACED}]")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -40,12 +41,12 @@ def _character_class(character: str) -> _CharacterClass:
 
 def has_han(text: str) -> bool:
     """Whether the text holds a Han character."""
-    return _HAN_PATTERN.search(text) is not None
+    return not text.isascii() and _HAN_PATTERN.search(text) is not None
 
 
 def has_other_unspaced(text: str) -> bool:
     """Whether the text holds kana, Thai, Lao, Burmese or Khmer."""
-    return _OTHER_UNSPACED_PATTERN.search(text) is not None
+    return not text.isascii() and _OTHER_UNSPACED_PATTERN.search(text) is not None
 
 
 def words(text: str, *, chinese_words: bool = False) -> list[str]:
@@ -54,10 +55,7 @@ def words(text: str, *, chinese_words: bool = False) -> list[str]:
     Combining marks stay with their letter. Composed and decomposed spellings are the same word (NFC).
     """
     if text.isascii():
-        from rouge_score.tokenize import tokenize
-
-        ascii_tokens: list[str] = tokenize(text, None)
-        return ascii_tokens
+        return _ASCII_WORD.findall(text.lower())
     normal = unicodedata.normalize("NFC", text).lower()
     if not chinese_words:
         return _split(normal)
@@ -65,7 +63,7 @@ def words(text: str, *, chinese_words: bool = False) -> list[str]:
     end = 0
     for run in _HAN_RUN.finditer(normal):
         tokens += _split(normal[end : run.start()])
-        tokens += _jieba_words(run.group())
+        tokens += jieba_words(run.group())
         end = run.end()
     return tokens + _split(normal[end:])
 
@@ -87,7 +85,8 @@ def _split(text: str) -> list[str]:
     return tokens
 
 
-def _jieba_words(run: str) -> list[str]:
+def jieba_words(text: str) -> list[str]:
+    """The text cut by jieba in its default mode, nothing left out; ConfigError where jieba is not installed."""
     try:
         import jieba
     except ModuleNotFoundError as error:
@@ -95,7 +94,7 @@ def _jieba_words(run: str) -> list[str]:
             "Chinese by words needs the package jieba, which is not installed", remedy="pip install 'lorascope[zh]'"
         ) from error
     jieba.setLogLevel("WARNING")
-    return list(jieba.cut(run))
+    return list(jieba.cut(text))
 
 
 def spaced_words(text: str, *, chinese_words: bool = False) -> list[str]:
@@ -112,7 +111,7 @@ def spaced_words(text: str, *, chinese_words: bool = False) -> list[str]:
 def _separate(chunk: str, chinese_words: bool) -> list[str]:
     if chinese_words and has_han(chunk):
         pieces = re.findall(f"[{_HAN}]+|[^{_HAN}]+", chunk)
-        return [token for piece in pieces for token in (_jieba_words(piece) if has_han(piece) else [piece])]
+        return [token for piece in pieces for token in (jieba_words(piece) if has_han(piece) else [piece])]
     if not _UNSPACED_PATTERN.search(chunk):
         return [chunk]
     return re.findall(f"[{_UNSPACED}]|[^{_UNSPACED}]+", chunk)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
 import re
 import string
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -13,7 +17,9 @@ import sacrebleu
 from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu, sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
 
+from lorascope.measures.core import Scored
 from lorascope.measures.text import score_text
+from lorascope.measures.tokenisation import spaced_words
 
 LINE = "The cat, sat on a mat; don't run! It's 42 degrees (or so) and small things matter a lot ."
 ENGLISH = LINE.split()
@@ -30,6 +36,68 @@ def _corpus(vocabulary: list[str], joiner: str, seed: int, references: int = 1) 
         answers.append(joiner.join(changed[: random.integers(0, len(changed) + 1)]))
         accepted.append([joiner.join(words) for words in [truth, *others]])
     return answers, accepted
+
+
+def _passages(language: str, seed: int) -> tuple[list[str], list[str]]:
+    """Real text: the built-in passages, one sentence a line, against themselves with words lost, doubled and moved."""
+    lines = (files("lorascope.data") / "general_text" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()
+    source = random.Random(seed)
+    answers, truths = [], []
+    for line in lines:
+        truth = re.sub(r"([.。?!]) ?", r"\1\n", json.loads(line)["text"])
+        units = re.split("( )", truth) if language == "en" else list(truth)
+        for _ in range(len(units) // 12):
+            one, other = source.randrange(len(units)), source.randrange(len(units))
+            units[one], units[other] = units[other], units[one]
+        answers.append("".join(unit * source.choice((0, 1, 1, 1, 1, 1, 1, 2)) for unit in units))
+        truths.append(truth)
+    return answers, truths
+
+
+def test_every_metric_on_real_english_is_its_library() -> None:
+    answers, truths = _passages("en", 1)
+    second = truths[1:] + truths[:1]
+    accepted = [list(pair) for pair in zip(truths, second, strict=True)]
+    names = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+    scored = score_text(answers, accepted, [*names, "bleu", "chrf", "bleu_nltk", "sentence_bleu_nltk"])
+    scorer = RougeScorer(names)
+    direct = [scorer.score_multi(refs, answer) for refs, answer in zip(accepted, answers, strict=True)]
+    for name in names:
+        np.testing.assert_allclose(scored[name].item_values(), [row[name].fmeasure for row in direct], atol=1e-12)
+    _same_bleu(scored, answers, accepted, "13a", str.split)
+
+
+def test_every_metric_on_real_chinese_is_its_library() -> None:
+    answers, truths = _passages("zh", 2)
+    accepted = [[truth] for truth in truths]
+    scored = score_text(answers, accepted, ["bleu", "chrf", "bleu_nltk", "sentence_bleu_nltk"])
+    _same_bleu(scored, answers, accepted, "zh", spaced_words)
+
+
+def _same_bleu(
+    scored: dict[str, Scored],
+    answers: list[str],
+    accepted: list[list[str]],
+    tokenizer: str,
+    split: Callable[[str], list[str]],
+) -> None:
+    streams = [list(stream) for stream in zip(*accepted, strict=True)]
+    hypotheses, lists = [split(answer) for answer in answers], [[split(text) for text in refs] for refs in accepted]
+    smoothing = SmoothingFunction().method1
+    expected = {
+        "bleu": sacrebleu.corpus_bleu(answers, streams, tokenize=tokenizer).score,
+        "chrf": sacrebleu.corpus_chrf(answers, streams).score,
+        "bleu_nltk": corpus_bleu(lists, hypotheses),
+        "sentence_bleu_nltk": np.mean(
+            [
+                sentence_bleu(refs, answer, smoothing_function=smoothing)
+                for refs, answer in zip(lists, hypotheses, strict=True)
+            ]
+        ),
+    }
+    for name, value in expected.items():
+        assert scored[name].value == pytest.approx(value, abs=1e-9), name
+        assert value > 0.05
 
 
 @pytest.mark.parametrize("references", [1, 3])
