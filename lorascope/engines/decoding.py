@@ -23,7 +23,7 @@ from lorascope.engines.batching import free_memory
 from lorascope.engines.holding import Ready
 from lorascope.engines.sampling import Pick
 
-_LOGITS_AT_ONCE = {"cuda": 2**28, "cpu": 2**25}
+_LOGITS_AT_ONCE = {"cuda": 2**27, "cpu": 2**23}
 _SPARE_COLUMNS = 64
 _ATTENTION = ("sdpa", "eager")
 _MOST_ROWS = {"cuda": 256, "cpu": 64}

@@ -30,8 +30,8 @@ _SLICE_ORDER = (
 )  # fmt: skip
 _FOLD_ABOVE = 8
 
-_CHANGE_AREAS = frozenset({"curves", "weights", "drift"})
-_CHANGE_METRICS = frozenset({"retained_fraction", "forgotten_rate", "gained_rate"})
+_CHANGE_AREAS = frozenset({"curves", "weights", "drift", "noise"})
+_CHANGE_METRICS = frozenset({"retained_fraction", "forgotten_rate", "gained_rate", "kl_to_base"})
 
 
 @dataclass(frozen=True, slots=True)

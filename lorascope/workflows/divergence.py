@@ -13,12 +13,11 @@ from lorascope.measures.statistics import estimate
 from lorascope.schema.comparison import Measurement, Missing
 from lorascope.schema.items import DivergenceAnswer, Item
 from lorascope.workflows.behaviour import Behaviour
-from lorascope.workflows.estimates import estimate_of, groups_of
+from lorascope.workflows.estimates import OF_THE_PAIR, estimate_of, groups_of
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.watch import Watch
 
 METRIC = "kl_to_base"
-_ITSELF = "the base does not diverge from itself"
 _READ = {
     "generate": "tokens of the first reference, given the prompt",
     "choice": "tokens of the right choice, given the context",
@@ -80,5 +79,5 @@ def _measurement(
         direction=spec.direction,
         adapted=adapted,
         signature=signature,
-        missing_reason=_ITSELF if adapted else "no item has a token that could be predicted",
+        missing_reason=OF_THE_PAIR if adapted else "no item has a token that could be predicted",
     )

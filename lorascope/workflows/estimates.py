@@ -11,6 +11,9 @@ from lorascope.schema.comparison import Delta, Estimate
 from lorascope.schema.items import Item
 from lorascope.workflows.scoring import primary_metric
 
+OF_THE_PAIR = "a number about the change itself: the base alone has none"
+"""Why a measurement of a pair has no estimate of the base."""
+
 
 def estimate_of(interval: Interval) -> Estimate | None:
     """The result document's form of an interval; None where the value is undefined."""

@@ -14,7 +14,7 @@ from lorascope.measures.registry import define
 from lorascope.measures.statistics import PairedResult, estimate_many, paired
 from lorascope.schema.comparison import Estimate, Finding, Measurement, Slice
 from lorascope.schema.items import ChoiceItem, GenerateItem, Item, LabelsItem, LikelihoodItem, ScoreItem, TokensItem
-from lorascope.workflows.estimates import delta_of, estimate_of, groups_of, margin_of
+from lorascope.workflows.estimates import OF_THE_PAIR, delta_of, estimate_of, groups_of, margin_of
 from lorascope.workflows.leak_findings import Gain, Groups, find_leaks
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.pair_measurement import (
@@ -27,7 +27,6 @@ from lorascope.workflows.pair_measurement import (
 from lorascope.workflows.scoring import primary_metric, same_outputs, score
 
 _OF_THE_DATA = "a number about the data: it is the same for every checkpoint"
-_OF_THE_PAIR = "a number about the change itself: the base alone has none"
 
 
 @dataclass(frozen=True)
@@ -255,5 +254,5 @@ def _gain_row(answers: TaskAnswers, gain: Gain, scored: Scored) -> Measurement:
         if delta is None
         else Estimate(value=delta.value, low=delta.low, high=delta.high, n=delta.n, method=gain.difference.method),
         signature=f"leaked_gain|{scored.signature}|{RULES}",
-        missing_reason=_OF_THE_PAIR,
+        missing_reason=OF_THE_PAIR,
     )

@@ -21,7 +21,7 @@ from lorascope.measures.statistics import (
 )
 from lorascope.schema.comparison import Area, Measurement, Slice
 from lorascope.schema.items import Item, LabelsItem
-from lorascope.workflows.estimates import delta_of, estimate_of, groups_of, margin_of
+from lorascope.workflows.estimates import OF_THE_PAIR, delta_of, estimate_of, groups_of, margin_of
 from lorascope.workflows.scoring import (
     Asked,
     at_thresholds,
@@ -39,7 +39,6 @@ Key = tuple[str, str, str]
 """(by, value, metric) of one number; by and value are empty for the whole task."""
 
 WHOLE = ("", "")
-_OF_THE_PAIR = "a number about the change itself: the base alone has none"
 _NOT_ABOVE_CHANCE = "the base is not above chance here, so there is nothing to retain"
 
 
@@ -326,7 +325,7 @@ def _change(
         direction=spec.direction,
         adapted=adapted,
         signature=scored.signature if scored else metric,
-        missing_reason=_OF_THE_PAIR if adapted else undefined,
+        missing_reason=OF_THE_PAIR if adapted else undefined,
     )
 
 

@@ -21,13 +21,12 @@ from lorascope.schema.comparison import Measurement, Missing
 from lorascope.schema.flips import FlipLedger
 from lorascope.schema.items import content_id
 from lorascope.workflows.behaviour import Behaviour, ask_task
-from lorascope.workflows.estimates import estimate_of, groups_of
+from lorascope.workflows.estimates import OF_THE_PAIR, estimate_of, groups_of
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.scoring import right
 from lorascope.workflows.watch import Watch
 
 METRIC = "noise_flip_rate"
-_OF_THE_PAIR = "noise of base and subject together: the base alone has none here"
 
 
 @dataclass
@@ -105,7 +104,7 @@ def _measurement(
         direction=spec.direction,
         adapted=estimate_of(estimate(scored, seed=seed, groups=groups)),
         signature=signature,
-        missing_reason=_OF_THE_PAIR,
+        missing_reason=OF_THE_PAIR,
     )
 
 
