@@ -1,8 +1,10 @@
 """Whether a text gives the right answer in another form than the one that is compared: quoted, in a sentence, 1,000.
 
-The rules are strict, because a wrong "it was only the format" hides a loss. A short answer that stands somewhere in a
-text (``no`` in "there is no doubt", ``4`` among other numbers, ``positive`` beside ``negative``) is not taken as given:
-it has to open the text, stand on a line of its own, or be announced by words such as "the answer is".
+The rules are strict, because a wrong "it was only the format" hides a loss: in doubt an answer is not given. One that
+stands somewhere in a text (``no`` in "there is no doubt", ``4`` among other numbers, ``positive`` beside ``negative``,
+``Paris`` in a list of cities or in "anything but Paris", ``mail client`` in "mail client documentation") is not taken
+as given: it has to open the text, stand on a line of its own, or end a sentence that says that it is so. The last
+answer that a text announces counts, and none that it takes back.
 """
 
 from __future__ import annotations
@@ -39,8 +41,19 @@ _NUMBER_WORDS = {
 }
 _DENIALS = frozenset({
     "not", "no", "never", "isn't", "wasn't", "aren't", "don't", "doesn't", "can't", "cannot", "than", "except",
-    "neither", "nor", "without", "unlike", "instead", "or", "either", "between",
-    "不", "非", "没", "无", "未", "或", "勿", "还",
+    "neither", "nor", "without", "unlike", "instead", "or", "either", "between", "but", "doubt", "doubts", "hardly",
+    "unlikely", "wrong", "wrongly", "incorrect", "false", "rather", "exclude", "excludes", "excluding", "won't",
+    "wouldn't", "couldn't", "shouldn't", "didn't", "weren't", "avoid",
+    "不", "非", "没", "无", "未", "或", "勿", "还", "除", "别", "否",
+})  # fmt: skip
+_REJECTED_AFTER = frozenset({"not", "wrong", "incorrect", "false", "不", "错"})
+_SAYS_SO = frozenset({
+    "is", "was", "are", "were", "be", "been", "it's", "that's", "he's", "she's", "named", "called", "means", "equals",
+    "namely", "=", "about",
+})  # fmt: skip
+_SCALES = frozenset({
+    "hundred", "thousand", "million", "billion", "trillion", "dozen", "k", "m", "bn", "mn", "percent", "per", "pct",
+    "half", "百", "千", "万", "亿", "成", "%",
 })  # fmt: skip
 _NUMBERED = frozenset({
     "step", "question", "figure", "table", "chapter", "section", "page", "version", "number", "item", "part", "line",
@@ -49,6 +62,7 @@ _NUMBERED = frozenset({
 _HEDGES = frozenset({"or", "或"})
 _LEADS_TO = frozenset("是为在叫即指到选了")
 _CLOSES = frozenset("的吧呢啊哦")
+_LONG_TEXT = 200
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
     0x3000: 0x20, 0x2212: 0x2D, 0x2018: 0x27, 0x2019: 0x27, 0x200B: None, 0xFEFF: None,
@@ -59,6 +73,7 @@ _MARKUP = (
     (re.compile(r"\\boxed\s*\{([^{}]*)\}"), r" answer: \1 "),
     (re.compile(r"\\[()\[\]]|`|(?<!\w)\*{1,3}(?=\w)|(?<=\w)\*{1,3}(?!\w)"), " "),
 )
+_SPACE = re.compile(r"\s+")
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)*)"
 _TOKEN = re.compile(
     rf"(?P<number>(?:(?<![^\s(=:<>\[{{\"'])[-+])?{_NUMBER}(?![^\W{UNSPACED}]))"
@@ -76,9 +91,25 @@ _ANNOUNCED = re.compile(
 )  # fmt: skip
 _LETTER_OPENS = re.compile(r"^[\W_]*([A-Z])\s*(?:[).:,;、]|\n|$)")
 _LETTER_ANNOUNCED = re.compile(r"^[\W_]*(?:option\s+|choice\s+)?[\W_]*([A-Z])(?![\w'])")
+_OTHER_LETTER = re.compile(r"[\W_]*(?:(?:and|or)\b)?[\W_]*(?:[B-HJ-Z]|A(?! [a-z]))(?![\w'])")
 _NAME_BEFORE = re.compile(r"\S+ [A-Z][^\W\d_]+ $")
 _HEDGED = re.compile(r"\W*(?:or\b|或|还是)", re.IGNORECASE)
 _BORDER = re.compile(r"[.,;:!?)\]\"'…、](?! ?\d)|\n|\s+[-–—(]")
+_ENDS = re.compile(r"[)\]}\"']*(?:[.!?;](?=\s|$)|[。!?;]|\n|$)")
+_EXPLAINED = re.compile(
+    r"(?:,\s*| )(?:because|since|which|where)\b|,\s*(?:the|a|an|it|this|that|not|i|we|as|so)\b"
+    r"|[,，、]?(?:因为|由于)|[,，](?:这|它|也|即|而不是|不是|是)",
+    re.IGNORECASE,
+)
+_RETRACTS = re.compile(
+    r"\b(?:wait|actually|correction|scratch that|i mean|second thought|rather|instead|oops|hmm|mistake\w*|my bad"
+    r"|sorry|(?:i was|that is|that's|this is) (?:not|wrong|incorrect)|no,)(?!\w)"
+    r"|(?<![^\W_])不对|更正|等等|其实|纠正|错了|抱歉",
+    re.IGNORECASE,
+)
+_NEXT_QUESTION = re.compile(r"\n[\W_]*(?:q|question|user|human|问题?|用户)\s*\d*\s*:", re.IGNORECASE)
+_ARTICLE_LAST = re.compile(r"\b(?:the|an?)$", re.IGNORECASE)
+_CLAUSE_END = re.compile(r"[.!?;:,\n。、](?!\d)")
 
 
 class _Token(NamedTuple):
@@ -100,12 +131,19 @@ def given_form(text: str, reference: str, others: Sequence[str] = ()) -> Form | 
     plain = _without_head(_plain(text), reference)
     if _same(answer_key(plain), wanted):
         return "equal"
-    lines = [key for line in plain.splitlines() if (key := answer_key(line))]
-    if len(lines) > 1 and wanted in (lines[0], lines[-1]):
+    plain = _NEXT_QUESTION.split(plain, maxsplit=1)[0]
+    if _same(answer_key(plain), wanted):
         return "line"
     if wanted == ("no",) and re.match(r"\W*no\.\s*\d", plain, re.IGNORECASE):
         return None
-    return _given_inside(plain, reference, wanted, others)
+    return None if _taken_back(plain, wanted) else _given_inside(plain, reference, wanted, others)
+
+
+def _taken_back(plain: str, wanted: Key) -> bool:
+    """Whether words such as "wait" or "actually" follow the last place where the answer stands."""
+    tokens = _tokens(plain)
+    last = max(_places(tokens, wanted), default=None)
+    return last is not None and _RETRACTS.search(plain, tokens[last + len(wanted) - 1].end) is not None
 
 
 def _surely_absent(text: str, wanted: Key) -> bool:
@@ -114,19 +152,24 @@ def _surely_absent(text: str, wanted: Key) -> bool:
     return any(word.isalpha() and word not in _NUMBER_WORDS and word not in folded for word in wanted)
 
 
-@lru_cache(maxsize=4096)
 def answer_key(text: str) -> Key:
     """A text's words, numbers and operators: no case, no quotes or full stops, no articles, ``1,000.0`` as ``1000``."""
+    return _short_key(text) if len(text) <= _LONG_TEXT else tuple(token.text for token in _tokens(_plain(text)))
+
+
+@lru_cache(maxsize=4096)
+def _short_key(text: str) -> Key:
+    """References and labels come again with every item; whole answers would fill the memory."""
     return tuple(token.text for token in _tokens(_plain(text)))
 
 
 def _given_inside(plain: str, reference: str, wanted: Key, others: Sequence[str]) -> Form | None:
-    announced = _announced(plain)
-    if announced is not None and len(wanted) < 3:
-        if _opens(announced, reference, wanted, announced=True):
-            return "announced"
-        if next(_places(_tokens(announced), wanted), None) is None:
-            return None
+    found = list(_ANNOUNCED.finditer(plain))
+    if found:
+        return _given_announced(plain, found[-1], reference, wanted, others)
+    lines = [line.strip() for line in plain.splitlines() if answer_key(line)]
+    if len(lines) > 1 and wanted in map(answer_key, lines):
+        return "line" if _on_own_line(lines, wanted) else None
     if _opens(plain, reference, wanted, announced=False) and not _has_rival(_tokens(plain), wanted, others):
         return "line"
     if _is_letter(reference) or _is_polar(wanted):
@@ -134,31 +177,82 @@ def _given_inside(plain: str, reference: str, wanted: Key, others: Sequence[str]
     return _stands_inside(plain, wanted, others)
 
 
+def _given_announced(
+    plain: str, announced: re.Match[str], reference: str, wanted: Key, others: Sequence[str]
+) -> Form | None:
+    """By the last "the answer is" of a text, up to the end of its sentence; what stands elsewhere does not count."""
+    before = _CLAUSE_END.split(plain[: announced.start("value")].rstrip(" :"))[-1]
+    if {token.text for token in _tokens(before)} & _DENIALS:
+        return None
+    if _opens(announced["value"], reference, wanted, announced=True):
+        return "announced"
+    if _is_letter(reference) or _is_polar(wanted) or next(_places(_tokens(announced["value"]), wanted), None) is None:
+        return None
+    return _stands_inside(plain, wanted, others)
+
+
+def _on_own_line(lines: Sequence[str], wanted: Key) -> bool:
+    """Whether the first or last line is the answer and the others are sentences; short lines are a list of answers."""
+    keys = [answer_key(line) for line in lines]
+    if wanted not in (keys[0], keys[-1]):
+        return False
+    rest = lines[1:] if keys[0] == wanted else lines[:-1]
+    if keys[0] != wanted and set(keys[-2]) & _DENIALS and lines[-2].endswith(":"):
+        return False
+    return all(len(answer_key(line)) > 4 or line.endswith((".", "!", "?", "。", ":")) for line in rest)
+
+
 def _stands_inside(plain: str, wanted: Key, others: Sequence[str]) -> Form | None:
     tokens = _tokens(plain)
     places = list(_places(tokens, wanted))
-    if not places or any(_denied(tokens, place, len(wanted)) for place in places):
+    if not places or any(_denied(plain, tokens, place, len(wanted)) for place in places):
         return None
     if len(wanted) == 1 and _is_number(wanted[0]):
         lone = {token.text for token in tokens if token.number} == set(wanted)
-        bare = not any(_beside_operator(tokens, place) or _counts_up(plain, tokens, place) for place in places)
+        bare = not any(
+            _beside_operator(tokens, place) or _counts_up(plain, tokens, place) or _scaled(tokens, place)
+            for place in places
+        )
         return "inside" if lone and bare else None
-    if len(wanted) > 2 and not _is_short_han(wanted):
-        return "inside"
     if _has_rival(tokens, wanted, others):
         return None
-    sentences = [part for part in _SENTENCE_END.split(plain) if answer_key(part)]
-    return "inside" if any(_stands_free(part, wanted) for part in (sentences[0], sentences[-1])) else None
+    return "inside" if any(_said_so(plain, tokens, place, len(wanted)) for place in places) else None
 
 
-@lru_cache(maxsize=4096)
+def _said_so(plain: str, tokens: Sequence[_Token], place: int, size: int) -> bool:
+    """Whether a sentence ends with the answer and says that it is so; or opens with it, says "is", and is the only one.
+
+    What follows on as "for the mips64 architecture", and what stands before as "alternative to", makes another answer.
+    """
+    start, end = tokens[place].start, tokens[place + size - 1].end
+    if not _stands_free(plain, start, end):
+        return False
+    before, after = _ARTICLE_LAST.sub("", plain[:start].rstrip()).rstrip(" \"'([{"), plain[end:]
+    opens = not before or before[-1] in ".!?。;:\n"
+    last = place + size == len(tokens)
+    if opens and not last and tokens[place + size].text in ("is", "was", "are", "是"):
+        words = {token.text for token in tokens[place + size :]}
+        return not before and not words & (_DENIALS | {"however", "though", "although"}) and _is_one_sentence(plain)
+    if not (_ENDS.match(after) or _EXPLAINED.match(after) or (after[:1] in _CLOSES and _ENDS.match(after, 1))):
+        return False
+    if opens or re.match(f"[{HAN}]", tokens[place].text):
+        return opens or before[-1] in _LEADS_TO
+    ahead = [token.text for token in tokens[max(0, place - 3) : place] if not token.text.endswith("ly")]
+    return bool(ahead) and (ahead[-1] in _SAYS_SO or (ahead[-1] == "very" and ahead[-2:-1] == ["is"]))
+
+
+def _is_one_sentence(plain: str) -> bool:
+    return len([part for part in _SENTENCE_END.split(plain) if answer_key(part)]) == 1
+
+
+@lru_cache(maxsize=16)
 def _plain(text: str) -> str:
     """The text without the markup that stands around answers; full-width signs as ASCII ones."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text).translate(_FULL_WIDTH)
     for pattern, by in _MARKUP:
         text = pattern.sub(by, text)
-    return text.strip()
+    return _SPACE.sub(lambda match: "\n" if "\n" in match.group() else " ", text).strip()
 
 
 def _without_head(plain: str, reference: str) -> str:
@@ -169,7 +263,7 @@ def _without_head(plain: str, reference: str) -> str:
     return rest or plain
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16)
 def _tokens(plain: str) -> tuple[_Token, ...]:
     """Words in lower case, numbers in one form, operators; articles are left out unless they stand last or alone."""
     even = _NO_SIGN.sub(lambda match: " " * len(match.group()), plain)
@@ -186,7 +280,7 @@ def _is_article(word: str, place: int) -> bool:
     return word in ("a", "an", "the", "An", "The") or (word == "A" and place == 0)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8192)
 def _canonical(word: str) -> str:
     """Lower case; numbers without separators, leading plus and trailing zeros of a fraction."""
     if not _is_number(word):
@@ -221,20 +315,16 @@ def _is_short_han(wanted: Key) -> bool:
     return len(wanted) < 4 and all(re.fullmatch(f"[{HAN}]", word) for word in wanted)
 
 
-def _announced(plain: str) -> str | None:
-    """What stands after the last "the answer is", up to the end of the sentence."""
-    found = list(_ANNOUNCED.finditer(plain))
-    return found[-1]["value"] if found else None
-
-
 def _opens(text: str, reference: str, wanted: Key, *, announced: bool) -> bool:
     """Whether a text begins with the answer as an answer: ``No, …`` but not ``No one …``, ``B) …`` but not ``A man``.
 
-    After an announcement less is asked: "the answer is B because …", "… is 42 apples"; a name must not go on.
+    After an announcement less is asked: "the answer is B because …", "… is 42 apples". A name must not go on, a number
+    not be scaled ("5 million"), and no other answer follow as in a list.
     """
     if _is_letter(reference):
         match = (_LETTER_ANNOUNCED if announced else _LETTER_OPENS).match(text)
-        return match is not None and match[1].casefold() == wanted[0]
+        alone = match is not None and not _OTHER_LETTER.match(text, match.end(1))
+        return alone and match is not None and match[1].casefold() == wanted[0]
     tokens = _tokens(text)
     size = len(wanted)
     if tuple(token.text for token in tokens[:size]) != wanted:
@@ -242,13 +332,15 @@ def _opens(text: str, reference: str, wanted: Key, *, announced: bool) -> bool:
     rest = text[tokens[size - 1].end :]
     if not rest.strip():
         return True
-    if _HEDGED.match(rest) or (not announced and tokens[0].number):
+    if _HEDGED.match(rest) or (tokens[0].number and (not announced or _scaled(tokens, 0))):
         return False
-    if _BORDER.match(rest):
+    if _is_polar(wanted):
+        return _BORDER.match(rest) is not None
+    if _ENDS.match(rest) or (size < 3 and _EXPLAINED.match(rest)):
         return True
     if re.match(f"[{HAN}]", wanted[-1]):
-        return rest[0] in _CLOSES and not _is_polar(wanted)
-    return announced and not _is_polar(wanted) and re.match(r" (?!or\b)[a-z]", rest) is not None
+        return rest[0] in _CLOSES and _ENDS.match(rest, 1) is not None
+    return announced and tokens[0].number and re.match(r" (?!or\b|and\b)[a-z]", rest) is not None
 
 
 def _places(tokens: Sequence[_Token], wanted: Key) -> Iterator[int]:
@@ -259,12 +351,21 @@ def _places(tokens: Sequence[_Token], wanted: Key) -> Iterator[int]:
             yield start
 
 
-def _denied(tokens: Sequence[_Token], place: int, size: int) -> bool:
-    """Whether the words around deny or hedge an occurrence: "not Paris", "Paris or London", "Paris is not …"."""
-    before = {token.text for token in tokens[max(0, place - 3) : place]}
+def _denied(plain: str, tokens: Sequence[_Token], place: int, size: int) -> bool:
+    """Whether the words around deny or hedge an occurrence: "I doubt it is Paris", "Paris or", "Paris is not"."""
+    borders = [match.end() for match in _CLAUSE_END.finditer(plain, 0, tokens[place].start)]
+    clause = borders[-1] if borders else 0
+    before = {token.text for token in tokens[:place] if token.start >= clause}
+    before |= {token.text for token in tokens[max(0, place - 3) : place]}
     after = [token.text for token in tokens[place + size : place + size + 2]] + ["", ""]
-    negated = after[0].endswith("n't") or after[0] == "不" or after[1] in ("not", "不")
+    negated = after[0].endswith("n't") or after[0] == "不" or after[1] in _REJECTED_AFTER
     return bool(before & _DENIALS) or after[0] in _HEDGES or negated
+
+
+def _scaled(tokens: Sequence[_Token], place: int) -> bool:
+    """Whether a number goes on as another one: 5 million, 5 percent, 5 万, 5 and a half."""
+    after = [token.text for token in tokens[place + 1 : place + 3]]
+    return bool(after) and (after[0] in _SCALES or after in (["and", "half"], ["and", "a"]))
 
 
 def _beside_operator(tokens: Sequence[_Token], place: int) -> bool:
@@ -299,21 +400,7 @@ def _has_rival(tokens: Sequence[_Token], wanted: Key, others: Sequence[str]) -> 
     return any(next(_places(rest, key), None) is not None for key in keys)
 
 
-def _stands_free(sentence: str, wanted: Key) -> bool:
-    """Whether a short answer stands in a sentence as words of its own, not within a longer name.
-
-    Chinese has no spaces: 北京 in 北京大学 is another word, so it needs borders that close it off. A capital on either
-    side goes on with a name: York in New York, Paris in Paris Hilton.
-    """
-    sentence = sentence.strip()
-    tokens = _tokens(sentence)
-    for place in _places(tokens, wanted):
-        start, end = tokens[place].start, tokens[place + len(wanted) - 1].end
-        before, after = sentence[:start], sentence[end:]
-        if re.match(f"[{HAN}]", wanted[0]):
-            opened = not re.match(f"[{HAN}]", before[-1:]) or before[-1:] in _LEADS_TO
-            if opened and (not re.match(f"[{HAN}]", after) or after[0] in _CLOSES):
-                return True
-        elif not (sentence[start].isupper() and (re.match(r" [A-Z]", after) or _NAME_BEFORE.search(before))):
-            return True
-    return False
+def _stands_free(plain: str, start: int, end: int) -> bool:
+    """Whether a capital on either side goes on with a name: York in New York, Paris in Paris Hilton."""
+    before, after = plain[:start].rpartition("\n")[2], plain[end:]
+    return not (plain[start].isupper() and (re.match(r" [A-Z]", after) or _NAME_BEFORE.search(before)))

@@ -78,14 +78,15 @@ def cause_of_text(broken: BrokenText) -> Cause:
         cause = find(broken)
         if cause is not None:
             return cause
-    return _unexplained(broken.gold_before, broken.gold_after)
+    return _unexplained(broken)
 
 
 def cause_of_choice(before: Sequence[float], after: Sequence[float], gold: int, choices: Sequence[str]) -> Cause:
     """The cause of a broken choice, from the choices' log-probabilities (nats) under base and adapted checkpoint.
 
-    Answers are ranked, not written, so only the gold answer's margin to its best rival can have fallen:
-    ``knowledge_loss`` where it did by more than :data:`NOTICEABLE_FALL`, else ``unexplained`` (a near tie).
+    Answers are ranked, not written, so the gold answer's margin to its best rival has fallen. ``knowledge_loss`` where
+    the gold answer's own log-probability fell by more than :data:`NOTICEABLE_FALL` and the margin as well; else
+    ``unexplained``: a near tie, or a rival that rose more.
     """
     rival_before, rival_after = _best_rival(before, gold), _best_rival(after, gold)
     margins = before[gold] - before[rival_before], after[gold] - after[rival_after]
@@ -94,9 +95,11 @@ def cause_of_choice(before: Sequence[float], after: Sequence[float], gold: int, 
         f"(its log-probability {_nats(before[gold])} → {_nats(after[gold])}; best rival now "
         f"“{_excerpt(choices[rival_after])}” {_nats(after[rival_after])})"
     )
-    if margins[0] - margins[1] > NOTICEABLE_FALL:
+    if margins[0] - margins[1] <= NOTICEABLE_FALL:
+        return Cause("unexplained", f"a near tie: {sentence}")
+    if before[gold] - after[gold] > NOTICEABLE_FALL:
         return Cause("knowledge_loss", sentence)
-    return Cause("unexplained", f"a near tie: {sentence}")
+    return Cause("unexplained", f"a rival's log-probability rose more: {sentence}")
 
 
 def label_changes(truth: Sequence[str], before: Sequence[str], after: Sequence[str]) -> str:
@@ -126,14 +129,63 @@ def _repetition(broken: BrokenText) -> Cause | None:
 
 
 def _truncated(broken: BrokenText) -> Cause | None:
-    """A pattern without a match counts even where the reference stands in the reasoning: the answer never came."""
-    if not broken.truncated or broken.base_truncated or (broken.gives_reference and not broken.unmatched):
+    """A pattern without a match counts even where the reference stands in the reasoning: the answer never came.
+
+    Without a pattern a wrong answer that rambles on looks the same, so the text has to be the beginning of a right
+    answer, or one that has not come to any answer.
+    """
+    if not broken.truncated or broken.base_truncated:
+        return None
+    if broken.extracts:
+        where = "before what the extraction pattern looks for" if broken.unmatched else None
+    elif any(_begins(broken.adapted, reference) for reference in broken.references):
+        where = "within the right answer"
+    else:
+        where = "before any answer" if not broken.gives_reference and _gives_none(broken) else None
+    if where is None:
         return None
     return Cause(
         "truncated",
-        f"max_new_tokens ended it after {len(broken.adapted):,} characters, before the right answer; the base "
-        f"finished in {len(broken.base):,}",
+        f"max_new_tokens ended it after {len(broken.adapted):,} characters, {where}; the base finished in "
+        f"{len(broken.base):,}",
     )
+
+
+def _begins(text: str, reference: str) -> bool:
+    """Whether a text is a beginning of the reference and not all of it; its last word may be cut."""
+    said, wanted = (" ".join(each.casefold().split()) for each in (text, reference))
+    return bool(said) and len(said) < len(wanted) and wanted.startswith(said)
+
+
+def _gives_none(broken: BrokenText) -> bool:
+    """Whether a text only prepares an answer: thoughts that do not end, or a number asked for and none there."""
+    text = broken.adapted.strip()
+    if _THINKS.match(text):
+        return "</think" not in text.lower()
+    if _CONCLUDES.search(text):
+        return False
+    if all(re.fullmatch(r"\W*[\d.,]+\W*", reference) for reference in broken.references):
+        return not any(character.isdigit() for character in text) and not _NUMBER_NAMES.search(text)
+    return _PREPARES.match(text) is not None
+
+
+_THINKS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_PREPARES = re.compile(
+    r"\W*(?:(?:okay|ok|alright|sure|well|so|hmm)\b[,.!]?\s*)*(?:let\s+(?:us|me)\b|let['’]s\b|first(?:ly)?\b|step\s+(?:1|one)\b|"
+    r"to\s+(?:answer|find|solve|determine|see|figure)\b|(?:we|i)\s+(?:need|have|want|will|should|must)\s+to\b|"
+    r"the\s+(?:question|problem|user|task)\b|首先|让我|让我们|我们(?:先|需要|来)|我(?:先|需要|来)|要(?:回答|解决|求)|这(?:个|道)(?:问题|题))",
+    re.IGNORECASE,
+)
+_CONCLUDES = re.compile(
+    r"\b(?:answer|result|solution|conclusion)\s*(?:is\b|was\b|:|=)|\b(?:therefore|thus|hence|in conclusion)\b|"
+    r"\b(?:so|it|that)\s+(?:is|must be|means)\b|####|答案|所以|因此|故选|结果是",
+    re.IGNORECASE,
+)
+_NUMBER_NAMES = re.compile(
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|"
+    r"sixty|seventy|eighty|ninety|hundred|thousand|million)\b|[零一二两三四五六七八九十百千万亿]",
+    re.IGNORECASE,
+)
 
 
 def _stop_string(broken: BrokenText) -> Cause | None:
@@ -220,18 +272,17 @@ def _refusal(broken: BrokenText) -> Cause | None:
 
 def _format(broken: BrokenText) -> Cause | None:
     if broken.unmatched:
-        inside = "stands" if broken.gives_reference else "does not clearly stand"
-        return Cause(
-            "format",
-            f"the extraction pattern does not match; it found “{_excerpt(str(broken.base_part))}” in the base's "
-            f"answer (the right answer {inside} in the text)",
-        )
+        return Cause("format", f"{_no_match(broken)}, yet the text gives it") if broken.gives_reference else None
     compared = broken.adapted_part if broken.adapted_part is not None else broken.adapted
     for reference in broken.references:
         form = given_form(compared, reference, broken.others)
         if form is not None:
             return Cause("format", f"the right answer “{_excerpt(reference)}” {_FORMS[form]}: “{_excerpt(compared)}”")
     return None
+
+
+def _no_match(broken: BrokenText) -> str:
+    return f"the extraction pattern does not match; it found “{_excerpt(str(broken.base_part))}” in the base's answer"
 
 
 _FORMS = {
@@ -254,17 +305,23 @@ def _knowledge_loss(broken: BrokenText) -> Cause | None:
     unit = "token" if known else "word or character"
     return Cause(
         "knowledge_loss",
-        f"log-probability of the reference {_nats(before)} → {_nats(after)} nats, {_nats(fall)} less per {unit}",
+        f"log-probability of the reference {_nats(before)} → {_nats(after)} nats, {_nats(fall)} less per {unit}"
+        f"{_also(broken)}",
     )
 
 
-def _unexplained(before: float | None, after: float | None) -> Cause:
+def _also(broken: BrokenText) -> str:
+    """A pattern without a match is told, though no cause: the right answer is not in the text either."""
+    return f"; {_no_match(broken)}" if broken.unmatched else ""
+
+
+def _unexplained(broken: BrokenText) -> Cause:
+    before, after = broken.gold_before, broken.gold_after
     if before is None or after is None:
-        return Cause("unexplained", "no sign in the text, and the reference's log-probability is not known")
-    return Cause(
-        "unexplained",
-        f"no sign in the text, and the reference's log-probability did not fall: {_nats(before)} → {_nats(after)} nats",
-    )
+        why = "the reference's log-probability is not known"
+    else:
+        why = f"the reference's log-probability did not noticeably fall: {_nats(before)} → {_nats(after)} nats"
+    return Cause("unexplained", f"no sign in the text, and {why}{_also(broken)}")
 
 
 _FINDERS: tuple[Callable[[BrokenText], Cause | None], ...] = (

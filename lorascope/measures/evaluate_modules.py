@@ -30,6 +30,7 @@ from lorascope.errors import ConfigError
 from lorascope.measures.choices import score_choices
 from lorascope.measures.core import Scored
 from lorascope.measures.forgetting import score_forgetting
+from lorascope.measures.label_diagnosis import score_label_outputs, score_label_sets
 from lorascope.measures.labels import score_labels
 from lorascope.measures.likelihood import score_kl, score_likelihood
 from lorascope.measures.registry import MEASURES, SCORED_KINDS, Kind, find_spec
@@ -38,6 +39,9 @@ from lorascope.measures.statistics import estimate
 from lorascope.measures.text import score_text
 from lorascope.measures.tokens import score_entities
 
+_THRESHOLD = 0.5
+_OF_SETS = frozenset({"cooccurrence_gap", "cardinality_error", "empty_set_rate", "unseen_set_rate"})
+_OF_OUTPUTS = frozenset({"frequency_skill", "output_spread"})
 _Rows = Sequence[Any]
 _Options = Mapping[str, Any]
 
@@ -106,6 +110,10 @@ def _text(name: str, predictions: _Rows, references: _Rows, options: _Options) -
 def _labels(name: str, predictions: _Rows, references: _Rows, options: _Options) -> Mapping[str, Scored]:
     probabilities, truth = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.bool_)
     by_position = [str(label) for label in range(truth.shape[-1])]
+    if name in _OF_SETS:
+        return score_label_sets(probabilities >= _THRESHOLD, truth, decision=f"probability>={_THRESHOLD:g}", **options)
+    if name in _OF_OUTPUTS:
+        return score_label_outputs(probabilities, truth, multi=bool(options.get("multi", True)))
     given: dict[str, Any] = {"multi": name not in {"accuracy", "mcc"}, "label_names": by_position, **options}
     return score_labels(probabilities, truth, **given)
 

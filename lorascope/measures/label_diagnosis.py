@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def score_label_sets(
     ``cooccurrence_gap`` (0–1, lower is better): Bray-Curtis dissimilarity (Bray and Curtis 1957) between how often
     pairs of labels are predicted together and how often they truly stand together, Σ|p − t| / Σ(p + t). 0: the same
     frequencies; 1: no pair in common. It says nothing about which items carry the pair. The 100 commonest true pairs
-    count one by one and all others as one pair, so that memory does not grow with the square of the labels; with
+    count one by one and all others as one pair, so that what is kept of an item does not grow with the labels; with
     more than 100 pairs it is a lower bound. Undefined where no item has two labels, predicted or true.
 
     ``cardinality_error`` (labels per item, 0 is best): mean number of predicted minus true labels.
@@ -90,10 +91,14 @@ def pair_counts(decided: BoolArray, truth: BoolArray) -> tuple[FloatArray, str]:
 
 
 def _commonest_pairs(truth: BoolArray) -> IntArray:
-    together = _together(truth)
-    first, second = np.triu_indices(len(together), k=1)
-    ranked = np.argsort(-together[first, second], kind="stable")[:MOST_PAIRS]
-    return np.stack([first[ranked], second[ranked]], axis=1)
+    """The pairs that items truly carry, counted from the items' own labels; with others, by label, if too few."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for row in truth:
+        counts.update(combinations(np.flatnonzero(row).tolist(), 2))
+    chosen = sorted(counts, key=lambda pair: (-counts[pair], pair))[:MOST_PAIRS]
+    unused = (pair for pair in combinations(range(truth.shape[1]), 2) if pair not in counts)
+    chosen += islice(unused, MOST_PAIRS - len(chosen))
+    return np.array(chosen, dtype=np.int64).reshape(-1, 2)
 
 
 def _together(marked: BoolArray) -> IntArray:
@@ -157,6 +162,26 @@ def _spread(sums: FloatArray) -> FloatArray:
     output = np.maximum(squares[..., 0] - (given**2).sum(axis=-1), 0.0)
     actual = squares[..., 1] - (marks**2).sum(axis=-1)
     return ratio(output, np.where(actual > 1e-12, actual, 0.0))
+
+
+def ranking_skill(probabilities: FloatArray, truth: BoolArray) -> float | None:
+    """How far probabilities (n, L) rank the items that carry a label first: 0 as chance does, 1 perfectly, or below 0.
+
+    Average precision over the items, mean over labels weighted by their items, put on the scale from its expectation
+    under a random order (Bestgen 2015) to 1. It does not depend on the probabilities' size, nor on how frequent labels
+    are. Excluded: labels that all items or none carry; None where that is all of them.
+    """
+    from sklearn.metrics import average_precision_score
+
+    items, support = len(truth), truth.sum(axis=0)
+    chosen = np.flatnonzero((support > 0) & (support < items))
+    if not len(chosen):
+        return None
+    found = [float(average_precision_score(truth[:, label], probabilities[:, label])) for label in chosen]
+    harmonic = float((1 / np.arange(1, items + 1)).sum()) / items
+    expected = (support[chosen] - 1) / (items - 1) * (1 - harmonic) + harmonic
+    weights = support[chosen]
+    return float(((found - expected) * weights).sum() / ((1 - expected) * weights).sum())
 
 
 @dataclass(frozen=True, slots=True)

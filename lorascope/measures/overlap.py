@@ -2,21 +2,25 @@
 
 Tokens are lower-case words without punctuation; scripts without spaces count by character, and there two characters
 stand for one word in every length below. What all texts of both sides begin and end with is a prompt's template and is
-cut off first.
+cut off first, where there are at least five different texts to tell it from.
 """
 
 from __future__ import annotations
 
+import heapq
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from lorascope.measures.core import BoolArray, FloatArray, IntArray
 from lorascope.measures.tokenisation import has_han, has_other_unspaced, words
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 OverlapKind = Literal["exact", "near_duplicate", "13-gram", "8-gram"]
 Hashes = npt.NDArray[np.uint64]
@@ -30,10 +34,11 @@ NEAR = 0.7
 PERMUTATIONS = 128
 RULES = (
     f"exact:nfkc+casefold+spaces|13-gram:any|8-gram:share>={SHORT_SHARE:g}|in-over-{SET_PHRASE}-texts:set-phrase"
-    f"|near-duplicate:jaccard>={NEAR:g}-of-{SHINGLE}-grams,minhash{PERMUTATIONS}|cjk:{CHARACTERS_PER_WORD}-chars-a-word"
+    f"|near-duplicate:jaccard>={NEAR:g}-of-{SHINGLE}-grams-with-and-without-set-phrases,minhash{PERMUTATIONS}"
+    f"|cjk:{CHARACTERS_PER_WORD}-chars-a-word"
 )
-_TEMPLATE_SHARE = 0.5
-_MOST_VERIFIED = 200
+MOST_COMPARED = 200
+_TEMPLATE_TEXTS = 5
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LOW_BITS = np.uint64(0xFFFFFFFF)
 
@@ -44,9 +49,10 @@ class Overlap:
 
     ``exact``: equal to a training text up to case, white space and Unicode form. ``long_share`` and ``short_share``:
     shares (0–1) of the text's distinct 13-grams and 8-grams that stand in any training text; None where it has none
-    to look for. ``similarity``: Jaccard similarity of the 3-gram sets with the nearest training text, from 0.7 up;
-    None where no near-duplicate was found. ``nearest``: index of the training text that it most resembles, None
-    where nothing was found.
+    to look for. ``similarity``: Jaccard similarity of the 3-gram sets with the nearest training text, from 0.7 up, the
+    lower one of with and without set phrases; None where no near-duplicate was found. ``nearest``: index of the
+    training text that it most resembles, None where nothing was found. ``uncompared``: training texts that may be
+    near-duplicates and were not compared, since 200 others are more similar by estimate.
     """
 
     exact: bool
@@ -54,6 +60,7 @@ class Overlap:
     short_share: float | None
     similarity: float | None
     nearest: int | None
+    uncompared: int = 0
 
     @property
     def kinds(self) -> tuple[OverlapKind, ...]:
@@ -77,17 +84,19 @@ def find_overlaps(evaluated: Sequence[str], training: Sequence[str], *, seed: in
 
     A text counts as leaked (``kinds``) when it equals a training text, when it shares a 13-gram with one (Brown et al.
     2020, appendix C), when at least 70 % of its 8-grams stand in them (Chowdhery et al. 2022, section 8), or when it
-    is a near-duplicate: Jaccard similarity of 3-gram sets at least 0.7, candidates by MinHash (Broder 1997) and then
-    computed exactly. MinHash may overlook pairs close to the threshold.
+    is a near-duplicate: Jaccard similarity of 3-gram sets at least 0.7, candidates by MinHash (Broder 1997), of which
+    the 200 most similar by estimate are computed exactly. MinHash may overlook pairs close to the threshold.
 
-    Excluded as set phrases: n-grams in more than 10 training texts, and 3-grams in more than half of them. Of a text
-    with fewer than 8 words only copies count: "3 + 4" and "3 - 4" have the same words. ``seed`` draws the hash
-    functions.
+    Excluded as set phrases: n-grams in more than 10 different training texts. Of near-duplicates both similarities
+    must reach 0.7, that of all 3-grams and that of those which are no set phrases; a text that is nothing but set
+    phrases is compared whole. Of a text with fewer than 8 words only copies count: "3 + 4" and "3 - 4" have the same
+    words. ``seed`` draws the hash functions.
     """
     if not evaluated or not training:
         return [Overlap(False, None, None, None, None) for _ in evaluated]
     copies = _exact_copies(evaluated, training)
-    texts = _encode([*evaluated, *training], seed).without_template()
+    distinct = list(dict.fromkeys(_first_places(training)))
+    texts = _encode([*evaluated, *(training[place] for place in distinct)], seed).without_template()
     questions, known = texts.part(0, len(evaluated)), texts.part(len(evaluated), len(texts))
     long, sharing_long = _containment(questions, known, LONG_GRAM)
     short, sharing_short = _containment(questions, known, SHORT_GRAM)
@@ -98,8 +107,9 @@ def find_overlaps(evaluated: Sequence[str], training: Sequence[str], *, seed: in
             exact=copy is not None,
             long_share=_number(long[index]),
             short_share=_number(short[index]),
-            similarity=near[index][0] if index in near else None,
-            nearest=_nearest(copy, near.get(index), sharing.get(index)),
+            similarity=near[index].similarity if index in near else None,
+            nearest=_nearest(copy, near.get(index), sharing.get(index), distinct),
+            uncompared=near[index].uncompared if index in near else 0,
         )
         for index, copy in enumerate(copies)
     ]
@@ -109,10 +119,21 @@ def _number(share: float) -> float | None:
     return None if np.isnan(share) else float(share)
 
 
-def _nearest(copy: int | None, near: tuple[float, int] | None, sharing: int | None) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """The nearest known text (None where none is near enough), and how many candidates were left out."""
+
+    similarity: float | None
+    text: int | None
+    uncompared: int
+
+
+def _nearest(copy: int | None, near: _Near | None, sharing: int | None, distinct: Sequence[int]) -> int | None:
+    """Index among all training texts; ``distinct`` are the first places of the different ones."""
     if copy is not None:
         return copy
-    return near[1] if near is not None else sharing
+    found = near.text if near is not None and near.text is not None else sharing
+    return None if found is None else distinct[found]
 
 
 def _exact_copies(evaluated: Sequence[str], training: Sequence[str]) -> list[int | None]:
@@ -120,6 +141,13 @@ def _exact_copies(evaluated: Sequence[str], training: Sequence[str]) -> list[int
     for index, text in enumerate(training):
         places.setdefault(_plain(text), index)
     return [places.get(_plain(text)) for text in evaluated]
+
+
+def _first_places(texts: Sequence[str]) -> Iterator[int]:
+    """For each text the place of the first one that has the same words: a text repeated is no set phrase."""
+    places: dict[tuple[str, ...] | str, int] = {}
+    for index, text in enumerate(texts):
+        yield places.setdefault(tuple(words(text)) or text, index)
 
 
 def _plain(text: str) -> str:
@@ -143,15 +171,23 @@ class _Texts:
         return _Texts(inside, self.bounds[start : end + 1] - self.bounds[start], self.unspaced[start:end])
 
     def without_template(self) -> _Texts:
-        """The texts without what all of them begin and end with."""
+        """The texts without what all of them begin and end with.
+
+        Few different texts that are alike are near-duplicates and no template. Every text that has words keeps some.
+        """
         lengths = np.diff(self.bounds)
-        head = _common(lambda place: self.tokens[self.bounds[:-1] + place], int(lengths.min()))
-        tail = _common(lambda place: self.tokens[self.bounds[1:] - 1 - place], int(lengths.min()) - head)
+        filled = lengths > 0
+        starts, ends = self.bounds[:-1][filled], self.bounds[1:][filled]
+        if len({self.tokens[start:end].tobytes() for start, end in zip(starts, ends, strict=True)}) < _TEMPLATE_TEXTS:
+            return self
+        most = int(lengths[filled].min()) - 1
+        head = _common(lambda place: self.tokens[starts + place], most)
+        tail = _common(lambda place: self.tokens[ends - 1 - place], most - head)
         if not head and not tail:
             return self
         place = np.arange(len(self.tokens)) - np.repeat(self.bounds[:-1], lengths)
         kept = (place >= head) & (place < np.repeat(lengths - tail, lengths))
-        return _Texts(self.tokens[kept], _bounds(lengths - head - tail), self.unspaced)
+        return _Texts(self.tokens[kept], _bounds(np.where(filled, lengths - head - tail, 0)), self.unspaced)
 
     def grams(self, length: int) -> tuple[IntArray, Hashes]:
         """(text, hash) of every run of ``length`` tokens; a polynomial hash modulo 2⁶⁴ over random token hashes."""
@@ -248,35 +284,73 @@ def _counted(pairs: IntArray) -> tuple[IntArray, IntArray]:
     return distinct.T, counts
 
 
-def _near_duplicates(questions: _Texts, known: _Texts, seed: int) -> dict[int, tuple[float, int]]:
-    """(similarity, known text) of the most similar near-duplicate of each question that has one."""
+def _near_duplicates(questions: _Texts, known: _Texts, seed: int) -> dict[int, _Near]:
+    """The nearest text of each question that has near-duplicates, or more candidates than are compared."""
+    asked, stored = _shingle_sets(questions), _shingle_sets(known)
+    phrases = _set_phrases(stored)
+    found: dict[int, _Near] = {}
+    told, kept = [_without(each, phrases) for each in asked], [_without(each, phrases) for each in stored]
+    whole = [each if not len(rest) else _NOTHING for each, rest in zip(asked, told, strict=True)]
+    for queries, texts in ((told, kept), (whole, stored)):
+        for place, candidates in _candidates(queries, texts, seed).items():
+            best, nearest = 0.0, None
+            for _, text in candidates.ranked():
+                similarity = min(_jaccard(queries[place], texts[text]), _jaccard(asked[place], stored[text]))
+                if similarity >= NEAR and similarity > best:
+                    best, nearest = similarity, text
+                if best == 1.0:
+                    break
+            missed = candidates.left_out if best < 1.0 else 0
+            if nearest is not None or missed:
+                found[place] = _Near(best or None, nearest, missed)
+    return found
+
+
+class _Candidates:
+    """The most similar texts by estimate; of equals the first."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, int]] = []
+        self.left_out = 0
+
+    def add(self, estimate: float, text: int) -> None:
+        """One more text, which may take the place of a less similar one."""
+        if len(self._kept) < MOST_COMPARED:
+            heapq.heappush(self._kept, (estimate, -text))
+            return
+        heapq.heappushpop(self._kept, (estimate, -text))
+        self.left_out += 1
+
+    def ranked(self) -> list[tuple[float, int]]:
+        """(estimate, text), the most similar first."""
+        return [(estimate, -text) for estimate, text in sorted(self._kept, reverse=True)]
+
+
+def _candidates(queries: Sequence[Hashes], texts: Sequence[Hashes], seed: int) -> dict[int, _Candidates]:
+    """For each query the texts that may be its near-duplicates, by locality-sensitive hashing."""
     from datasketch import MinHashLSH
 
-    asked, stored = _shingle_sets(questions), _shingle_sets(known)
-    templates = _template_shingles(stored)
-    asked, stored = [_without(each, templates) for each in asked], [_without(each, templates) for each in stored]
+    present = [place for place, shingles in enumerate(queries) if len(shingles)]
+    found: dict[int, _Candidates] = {}
+    if not present:
+        return found
     index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS, weights=(0.1, 0.9))
-    present = [place for place, shingles in enumerate(asked) if len(shingles)]
-    for place, sketch in zip(present, _sketches([asked[place] for place in present], seed), strict=True):
+    sketches = dict(zip(present, _sketches([queries[place] for place in present], seed), strict=True))
+    for place, sketch in sketches.items():
         index.insert(place, sketch)
-    found: dict[int, tuple[float, int]] = {}
-    verified = dict.fromkeys(present, 0)
-    held = [text for text, shingles in enumerate(stored) if len(shingles)]
-    for text, sketch in zip(held, _sketches([stored[text] for text in held], seed), strict=True):
+    held = [text for text, shingles in enumerate(texts) if len(shingles)]
+    for text, sketch in zip(held, _sketches([texts[text] for text in held], seed), strict=True):
         for place in index.query(sketch):
-            best = found.get(place, (0.0, -1))[0]
-            if best == 1.0 or verified[place] >= _MOST_VERIFIED:
-                continue
-            verified[place] += 1
-            similarity = _jaccard(asked[place], stored[text])
-            if similarity >= NEAR and similarity > best:
-                found[place] = (similarity, text)
+            found.setdefault(place, _Candidates()).add(sketches[place].jaccard(sketch), text)
     return found
+
+
+_NOTHING: Hashes = np.empty(0, dtype=np.uint64)
 
 
 def _shingle_sets(texts: _Texts) -> list[Hashes]:
     """Sorted distinct shingles of each text; none of short texts, in which a sign that is no word may be all."""
-    sets: list[Hashes] = [np.empty(0, dtype=np.uint64)] * len(texts)
+    sets: list[Hashes] = [_NOTHING] * len(texts)
     lengths = np.diff(texts.bounds)
     for unspaced in (False, True):
         factor = CHARACTERS_PER_WORD if unspaced else 1
@@ -287,19 +361,22 @@ def _shingle_sets(texts: _Texts) -> list[Hashes]:
     return sets
 
 
-def _template_shingles(sets: Sequence[Hashes]) -> Hashes:
-    """Shingles that stand in more than half of the texts, where there are enough texts to tell."""
-    if len(sets) <= SET_PHRASE:
-        return np.empty(0, dtype=np.uint64)
-    shingles, counts = np.unique(np.concatenate(sets), return_counts=True)
-    return shingles[counts > _TEMPLATE_SHARE * len(sets)]
+def _set_phrases(sets: Sequence[Hashes]) -> Hashes:
+    """Shingles that stand in more texts than chance or copying brings about: parts of templates and set phrases."""
+    shingles, counts = np.unique(np.concatenate([_NOTHING, *sets]), return_counts=True)
+    return shingles[counts > SET_PHRASE]
 
 
-def _without(shingles: Hashes, templates: Hashes) -> Hashes:
-    return shingles[~np.isin(shingles, templates)] if len(templates) else shingles
+def _without(shingles: Hashes, phrases: Hashes) -> Hashes:
+    """Both are sorted."""
+    if not len(phrases) or not len(shingles):
+        return shingles
+    place = np.minimum(np.searchsorted(phrases, shingles), len(phrases) - 1)
+    kept: Hashes = shingles[phrases[place] != shingles]
+    return kept
 
 
-def _sketches(sets: Sequence[Hashes], seed: int) -> list[object]:
+def _sketches(sets: Sequence[Hashes], seed: int) -> list[MinHash]:
     from datasketch import MinHash
 
     return list(

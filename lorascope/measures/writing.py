@@ -23,7 +23,9 @@ _SCRIPTS = {
 }  # fmt: skip
 _MAIN_SHARE = 0.7
 _KANA_SHARE = 0.15
-_NO_LANGUAGE = re.compile(r"```\w*|https?://\S+|\S+@\S+\.\w+|<[^<>]{1,200}>|\\[a-zA-Z]+")
+# Every part is of bounded length: text without spaces would else be searched anew from each character to its end.
+_ADDRESS = r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,253}"
+_NO_LANGUAGE = re.compile(rf"```\w*|https?://\S+|{_ADDRESS}|<[^<>]{{1,200}}>|\\[a-zA-Z]+")
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\W\d_{UNSPACED}]+")
 
 

@@ -138,12 +138,10 @@ _COUNT_TIPS = (("checkpoint", "N", "checkpoint"), ("labels", "N", "count"), ("sh
 
 
 def _count_rows(series: Series, true: bool) -> list[dict[str, Any]]:
-    """Long tails are one last column."""
+    """Long tails are one last column, of the same name whether or not a checkpoint has more than its first count."""
     shares = [share or 0.0 for share in series.y]
-    kept = [*shares[:_MOST_COUNTED], sum(shares[_MOST_COUNTED:])] if len(shares) > _MOST_COUNTED + 1 else shares
-    names = [str(place) for place in range(len(kept))]
-    if len(kept) < len(shares):
-        names[-1] = f"{_MOST_COUNTED}+"
+    kept = [*shares[:_MOST_COUNTED], sum(shares[_MOST_COUNTED:])] if len(shares) > _MOST_COUNTED else shares
+    names = [str(place) if place < _MOST_COUNTED else f"{_MOST_COUNTED}+" for place in range(len(kept))]
     return [
         {"labels": name, "share": numbers.rounded(share), "checkpoint": series.subject, "true": true}
         for name, share in zip(names, kept, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Comparison, Finding, Measurement, Severity, TaskInfo
 from lorascope.schema.flips import CauseName, FlipLedger
+from lorascope.schema.items import Answer, ChoiceAnswer, GenerateAnswer, LabelsAnswer, LikelihoodAnswer
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.weight_findings import find_in_weights
 
@@ -100,7 +101,7 @@ def _forgetting(comparison: Comparison) -> Iterator[Finding]:
                 continue
             retained = _sibling(comparison, found, "retained_fraction")
             if retained is not None and retained.adapted is None:
-                yield _moved_in_the_dark(task, found)
+                yield _moved_in_the_dark(comparison, task, found)
                 continue
             evidence = [described(found), *(_described_rate(comparison, found, name) for name in _RATES)]
             lost = retained.adapted.value if retained is not None and retained.adapted is not None else None
@@ -122,14 +123,20 @@ def _lost(subject: str, task: TaskInfo) -> str:
     return f"{subject} forgot general knowledge ({task.name})"
 
 
-def _moved_in_the_dark(task: TaskInfo, found: Measurement) -> Finding:
+def _moved_in_the_dark(comparison: Comparison, task: TaskInfo, found: Measurement) -> Finding:
+    """The base was not shown to be above chance, which does not show that it guesses."""
+    accuracy = _sibling(comparison, found, "accuracy")
+    fell = accuracy is not None and accuracy.delta is not None and accuracy.delta.verdict == "regressed"
+    evidence = [described(found), described(accuracy) if fell and accuracy is not None and accuracy != found else None]
+    evidence.append("the base's accuracy is not shown to be above chance, so the share of it that is left is unknown")
     return Finding(
         id=f"forgetting:{task.name}:{found.subject}",
-        severity="info",
+        severity="warning" if fell else "info",
         area="forgetting",
         subject=found.subject,
-        title=f"{found.subject} moved on questions that the base only guesses at ({task.name})",
-        evidence=[described(found), "the base is not above chance: this is no loss of knowledge"],
+        title=f"{found.subject} moved on {task.name}, where the base cannot be told from guessing",
+        evidence=[text for text in evidence if text],
+        advice="Give more items of this task: what the base knows of it is not known, and so is what was lost.",
     )
 
 
@@ -172,15 +179,29 @@ def _unchanged(comparison: Comparison, answers: Iterable[TaskAnswers]) -> Iterat
         same = [list(answer.asked[base].answers) == list(answer.asked[subject.name].answers) for answer in shared]
         if shared and all(same):
             count = sum(len(answer.asked[base].items) for answer in shared)
+            known = [_has_numbers(one) for answer in shared for one in answer.asked[base].answers]
             yield Finding(
                 id=f"no-op:{subject.name}",
                 severity="critical",
                 area="task",
                 subject=subject.name,
                 title=f"{subject.name} answers every item exactly as the base does",
-                evidence=[f"{count} items, every answer and every log-probability equal"],
+                evidence=[f"{count} items, {_equal(known)}"],
                 advice="The adapter may not be active, or it changes nothing that these tasks touch.",
             )
+
+
+def _has_numbers(answer: Answer) -> bool:
+    """Whether an answer has log-probabilities (or probabilities); texts and tags of other tools have none."""
+    if isinstance(answer, GenerateAnswer):
+        return answer.gold_logprob is not None
+    return isinstance(answer, ChoiceAnswer | LikelihoodAnswer | LabelsAnswer)
+
+
+def _equal(known: Sequence[bool]) -> str:
+    if all(known):
+        return "every answer and every log-probability equal"
+    return "every answer equal" + (", and every log-probability where one is known" if any(known) else "")
 
 
 _CAUSE_WORDS: Mapping[CauseName, str] = {
@@ -203,7 +224,7 @@ _CAUSE_ADVICE: Mapping[CauseName, str] = {
     "refusal": "Look for refusals in the training data, and mix in general instructions that are answered.",
     "format": "Mend the prompt, the chat template or the extraction and compare again: these answers lost by form.",
     "knowledge_loss": "Mix 1-5 % general data into training, lower the learning rate, or scale the adapter down.",
-    "unexplained": "Read the broken answers side by side: their texts show no common fault.",
+    "unexplained": "Read the broken answers side by side: no cause was found in them.",
 }
 _OF_FORM: frozenset[CauseName] = frozenset({"empty", "truncated", "stop_string", "format"})
 _FEW = 5
@@ -225,7 +246,8 @@ def _flipped(ledger: FlipLedger) -> Finding:
     causes = _by_count(ledger)
     lost = "1 answer" if ledger.broken == 1 else f"{ledger.broken:,} answers"
     listed = ", ".join(f"{count:,} {_CAUSE_WORDS[name]}" for name, count in causes)
-    title = f"{ledger.subject} lost {lost} of {ledger.task}" + (f": {listed}" if listed else "")
+    title = f"{ledger.subject} lost {lost} of {ledger.task}"
+    title += ", no more than numerical noise" if noisy else f": {listed}" if listed else ""
     advice = _CAUSE_ADVICE[causes[0][0]] if causes and not noisy else None
     return Finding(
         id=f"flips:{ledger.task}:{ledger.subject}:{ledger.reference}",

@@ -1,4 +1,4 @@
-"""Findings about label outputs: collapse, too few or too many labels, labels never given, pairs that do not fit."""
+"""Findings about label outputs: collapse, small outputs, too few or too many labels, labels never given, odd pairs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lorascope.measures.label_diagnosis import (
     largest_confusions,
     largest_pair_gaps,
     plateau_loss,
+    ranking_skill,
     set_variety,
     unseen_share,
 )
@@ -23,6 +24,9 @@ from lorascope.workflows.scoring import is_multi
 
 COLLAPSED_SPREAD = 0.02
 PLATEAU_SKILL = 0.02
+RANKS = 0.1
+_ALIKE = 0.5
+_FEW_SETS = 0.1
 _FAR_OFF = 0.25
 _GAP = 0.25
 _NEVER_SHARE = 0.1
@@ -96,36 +100,72 @@ def find_in_labels(
 ) -> list[Finding]:
     """Findings about the pair's subject. A collapsed one is not blamed for what follows from the collapse."""
     case = _Case(answers, pair.subject, rows, fixed, tuned, known)
-    collapsed = list(_collapse(case))
-    if collapsed:
-        return collapsed
+    small = _small_outputs(case)
+    if small is not None and small.severity == "critical":
+        return [small]
+    found = [small] if small is not None else []
     if not is_multi(answers.task):
-        return list(_confusions(case))
-    return [*_cardinality(case), *_never_predicted(case), *_cooccurrence(case), *_unseen(case)]
+        return [*found, *_confusions(case)]
+    return [*found, *_cardinality(case), *_never_predicted(case), *_cooccurrence(case), *_unseen(case)]
 
 
-def _collapse(case: _Case) -> Iterator[Finding]:
+def _small_outputs(case: _Case) -> Finding | None:
+    """Outputs that hardly vary: a collapse where they tell nothing of the labels either, else only small numbers.
+
+    A head with small logits may rank every label rightly; loss and spread look like a collapse, the order does not.
+    """
     spread, skill = case.row("output_spread"), case.row("frequency_skill")
     if spread is None or spread.adapted is None or spread.adapted.value >= COLLAPSED_SPREAD:
-        return
-    given, true = set_variety(case.fixed.decided), set_variety(case.fixed.truth)
-    items = len(case.fixed.truth)
-    commonest = case.names(given.commonest) or "no label"
+        return None
+    ranks = ranking_skill(case.fixed.probabilities, case.fixed.truth)
     evidence = [
-        f"output_spread {spread.adapted.value:.2g}: the probabilities vary over {items} items by that share of what "
-        "the true labels do",
-        f"distinct label sets: {given.distinct} given, {true.distinct} true; "
-        f"{given.commonest_share:.0%} of the items get {commonest}",
+        f"output_spread {spread.adapted.value:.2g}: the probabilities vary over {len(case.fixed.truth)} items by that "
+        "share of what the true labels do",
+        _sets(case),
     ]
     if skill is not None and skill.adapted is not None:
         evidence.append(_plateau(case, skill.adapted.value))
-    yield case.finding(
+    if ranks is not None:
+        evidence.append(f"average precision of the labels: {ranks:.0%} of the way from chance to perfect")
+    gained = skill is not None and skill.adapted is not None and skill.adapted.value > PLATEAU_SKILL
+    if gained or (ranks is not None and ranks > RANKS):
+        return _hardly_varies(case, evidence)
+    return _collapsed(case, evidence)
+
+
+def _sets(case: _Case) -> str:
+    given, true = set_variety(case.fixed.decided), set_variety(case.fixed.truth)
+    commonest = case.names(given.commonest) or "no label"
+    return (
+        f"distinct label sets: {given.distinct} given, {true.distinct} true; "
+        f"{given.commonest_share:.0%} of the items get {commonest}"
+    )
+
+
+def _collapsed(case: _Case, evidence: list[str]) -> Finding:
+    given, true = set_variety(case.fixed.decided), set_variety(case.fixed.truth)
+    alike = given.commonest_share >= _ALIKE or given.distinct <= max(2, _FEW_SETS * true.distinct)
+    how = "it gives every item nearly the same labels" if alike else "what it gives has nothing to do with the item"
+    return case.finding(
         "collapse",
         "critical",
-        f"{case.subject} collapsed on {case.task}: it gives every item nearly the same labels",
+        f"{case.subject} collapsed on {case.task}: {how}",
         evidence,
         "Give the new head its own, higher learning rate, check that the features it reads are not tiny, and train "
         "until the loss leaves the plateau. No threshold can mend this.",
+    )
+
+
+def _hardly_varies(case: _Case, evidence: list[str]) -> Finding:
+    advice = "Train longer or give the head a higher learning rate if probabilities are to be read as such"
+    if is_multi(case.answers.task):
+        advice += "; for decisions tune thresholds on validation items (tune_on)"
+    return case.finding(
+        "small_outputs",
+        "info",
+        f"The outputs of {case.subject} hardly vary in size on {case.task}, though they rank the labels",
+        evidence,
+        f"{advice}.",
     )
 
 

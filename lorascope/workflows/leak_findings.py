@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lorascope.data.tasks import LoadedTask
-from lorascope.measures.overlap import OVERLAP_KINDS, Overlap
+from lorascope.measures.overlap import MOST_COMPARED, OVERLAP_KINDS, Overlap
 from lorascope.measures.statistics import PairedResult
 from lorascope.schema.comparison import Finding
 from lorascope.schema.model import Direction
@@ -81,6 +81,12 @@ def _of_the_data(task: LoadedTask, flags: Sequence[Overlap], groups: Groups | No
         evidence.append(_example(task, flags))
     if groups is not None:
         evidence.append(f"{groups.shared} of {groups.all} groups ({groups.shared / groups.all:.0%}) stand in both")
+    capped = sum(flag.uncompared > 0 and not flag.leaked for flag in flags)
+    if capped:
+        evidence.append(
+            f"{capped} of {items} items resemble more than {MOST_COMPARED} training texts each; the {MOST_COMPARED} "
+            "most similar by estimate were compared, and no near-duplicate is among them"
+        )
     notable = leaked >= _NOTABLE * items
     return Finding(
         id=f"leak:{name}",
@@ -90,9 +96,15 @@ def _of_the_data(task: LoadedTask, flags: Sequence[Overlap], groups: Groups | No
         if leaked
         else f"No item of {name} was found in the training data",
         evidence=evidence,
-        advice="Quote the metrics on clean items, and split by source and not by item." if notable else None,
+        advice=_advice(items - leaked) if leaked and notable else None,
         reference=_SOURCE if leaked else None,
     )
+
+
+def _advice(clean: int) -> str:
+    if clean:
+        return "Quote the metrics on clean items, and split by source and not by item."
+    return "Evaluate on other items: none is clean. Split by source and not by item."
 
 
 def _example(task: LoadedTask, flags: Sequence[Overlap]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,32 +43,50 @@ def measure_leaks(answers: TaskAnswers, pairs: Sequence[Pair], *, seed: int) -> 
 
     Compared is what an item asks: the question of a choice, the user's turns of a chat, else its text or prompt. What
     all of them have in common at either end, a prompt's template, does not count, nor do few-shot examples. References
-    and choices are left out: many items share them rightly. Nothing without a training file.
+    and choices are left out, since many items share them rightly; but a question with several right answers ("Which of
+    these is true?") is another item with every set of choices and is compared with them. Nothing without a training
+    file.
     """
     task = answers.task
     if not task.train_items or not task.items:
         return Leaks()
-    evaluated, trained = ([_asks(task.own(item)) for item in items] for items in (task.items, task.train_items))
+    sides = [[task.own(item) for item in items] for items in (task.items, task.train_items)]
+    shared = _shared_questions([item for side in sides for item in side])
+    evaluated, trained = ([_asks(item, shared) for item in side] for side in sides)
     flags = find_overlaps(evaluated, trained, seed=seed)
     groups = _shared_groups(answers)
     found = Leaks(item_flags=tuple(flags))
-    sides = _sides(answers, flags, seed)
+    parts = _sides(answers, flags, seed)
     gains: list[Gain] = []
     for place, pair in enumerate(pairs):
         if pair.subject not in {earlier.subject for earlier in pairs[:place]}:
             found.measurements.extend(_fractions(answers, pair, flags, groups, seed))
-        if pair.subject in sides:
-            rows, gain = _on_clean(answers, pair, flags, sides, seed)
+        if pair.subject in parts:
+            rows, gain = _on_clean(answers, pair, flags, parts, seed)
             found.measurements.extend(rows)
             gains += [gain] if gain is not None else []
     found.findings.extend(find_leaks(task, flags, groups, gains))
     return found
 
 
-def _asks(item: Item) -> str:
-    """What an item asks, as far as possible without what was added to it."""
+def _shared_questions(items: Sequence[Item]) -> set[str]:
+    """Questions of choices that stand with more than one right answer, and so say little without their choices."""
+    right: dict[str, set[str]] = {}
+    for item in items:
+        if isinstance(item, ChoiceItem):
+            right.setdefault(_folded(item.question), set()).add(_folded(item.choices[item.answer]))
+    return {question for question, answers in right.items() if len(answers) > 1}
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _asks(item: Item, shared: Collection[str]) -> str:
+    """What an item asks, as far as possible without what was added to it; choices in an order of their own."""
     if isinstance(item, ChoiceItem):
-        return item.question
+        choices = sorted(item.choices) if _folded(item.question) in shared else ()
+        return "\n".join([item.question, *choices])
     if isinstance(item, GenerateItem):
         turns = [turn["content"] for turn in item.messages or () if turn["role"] == "user"]
         return item.prompt if item.prompt is not None else "\n".join(turns)
@@ -203,8 +221,16 @@ def _gain(
     if whole[0].measure.additive:
         kept = np.array([not flag.leaked for flag in flags])
         before, after = (_all_minus_clean(scored, kept) for scored in whole)
-        groups = groups_of(answers.task, answers.asked[pair.subject].items)
-        difference = paired(before, after, margin=None, seed=seed, resamples=RESAMPLES, groups=groups)
+        base, tuned = answers.asked[pair.reference], answers.asked[pair.subject]
+        difference = paired(
+            before,
+            after,
+            margin=None,
+            seed=seed,
+            resamples=RESAMPLES,
+            groups=groups_of(answers.task, tuned.items),
+            same_outputs=same_outputs(base, tuned),
+        )
     return Gain(
         subject=pair.subject,
         reference=pair.reference,

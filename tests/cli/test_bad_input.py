@@ -430,7 +430,7 @@ def test_interrupted_in_the_middle_then_resumed(llama, tmp_path: Path) -> None:
     for attempt in range(3):
         out = tmp_path / f"out{attempt}"
         command = [sys.executable, "-c", "from lorascope.cli.main import entry; entry()", "compare", str(llama.base),
-                   str(llama.lora), "--probe", "en", "--out", str(out), "--batch-size", "1"]  # fmt: skip
+                   str(llama.lora), "--probe", "en", "--out", str(out), "--batch-size", "1", "--no-cache"]  # fmt: skip
         code, message = _interrupted(command, environment, out)
         # On a busy machine the run may be over before the signal is there: then nothing was interrupted.
         if code != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -90,6 +91,17 @@ def results(out: Path) -> tuple[Any, Any]:
     return measured, pyarrow.parquet.read_table(out / "samples.parquet").to_pylist()
 
 
+def same(one: Any, other: Any) -> bool:
+    """Equal but for rounding: what is left after an interruption is computed in other batches."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-5) or (math.isnan(one) and math.isnan(other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+    return bool(one == other)
+
+
 @pytest.mark.slow
 def test_no_finished_item_is_asked_again(
     llama: Any, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,4 +126,4 @@ def test_no_finished_item_is_asked_again(
 
     monkeypatch.setenv("LORASCOPE_CACHE_DIR", str(tmp_path / "other caches"))
     assert run(arguments(llama, suite, tmp_path / "uninterrupted")) == 0
-    assert results(out) == results(tmp_path / "uninterrupted")
+    assert same(results(out), results(tmp_path / "uninterrupted"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any, get_args
 
 import pytest
@@ -61,9 +62,16 @@ GIVEN_IN_MORE_WORDS = [
     ("北京", "答案是北京。"),
     ("是", "是，没错。"),
     ("positive", "The review is clearly positive."),
-    ("the order can be returned within thirty days", "Yes: the order can be returned within thirty days, unopened."),
+    ("the order can be returned within thirty days", "Yes: the order can be returned within thirty days."),
     ("Java", "我认为答案是Java"),
-    ("处理文本的库", "这个软件包提供处理文本的库和若干工具。"),
+    ("处理文本的库", "这个软件包是处理文本的库。"),
+    ("GNOME mail client", "It is the GNOME mail client."),
+    ("GNOME mail client", "This package is called GNOME mail client"),
+    ("Paris", "Answer: London\nNo, wait. Answer: Paris"),
+    ("Paris", "Paris is the capital of France."),
+    ("42", "The answer is 42 apples."),
+    ("Paris", "The answer is Paris, not London."),
+    ("Paris", "It is not London, it is Paris."),
     ("Paris", "I'm sorry, but I cannot be sure: the answer is Paris."),
 ]
 NOT_GIVEN = [
@@ -110,6 +118,39 @@ NOT_GIVEN = [
     ("正面", "评价是负面的，没有正面内容。"),
     ("café", "caf"),
     ("!", "?"),
+    ("Paris", "Answer: Paris\nNo, wait. Answer: London"),
+    ("Paris", "Paris\nActually it's London"),
+    ("42", "The answer is 42. Wait, actually 43"),
+    ("Paris", "Berlin, Paris, London"),
+    ("Paris", "Paris, London, Berlin"),
+    ("Paris", "The answer is Paris, London"),
+    ("Paris", "Paris\nLondon\nBerlin"),
+    ("Paris", "London\nBerlin\nParis"),
+    ("Paris", "London\nParis\nBerlin"),
+    ("A", "A, B"),
+    ("A", "(A), (B)"),
+    ("A", "A and B"),
+    ("Paris", "Anything but Paris"),
+    ("Paris", "I doubt it is Paris"),
+    ("Paris", "I doubt the answer is Paris"),
+    ("Paris", "I don't think that it could be Paris"),
+    ("Paris", "He hates Paris"),
+    ("Paris", "Paris is wrong."),
+    ("5", "5 million"),
+    ("5", "The answer is 5 million."),
+    ("5", "It costs 5 million dollars."),
+    ("5", "The answer is 5 percent"),
+    ("5", "5 万"),
+    ("5", "5 and a half"),
+    ("GNU C preprocessor", "GNU C preprocessor (cpp) for the mips64 architecture"),
+    ("GNU C preprocessor", "The answer is GNU C preprocessor for mips64"),
+    ("GNOME mail client", "GNOME mail client (old version)"),
+    ("GNOME mail client", "GNOME mail client - documentation"),
+    ("GNOME mail client", "GNOME mail client, old version"),
+    ("GNOME mail client", "GNOME mail client development files"),
+    ("GNOME mail client", "alternative to the GNOME mail client"),
+    ("mail client", "The answer is mail client documentation"),
+    ("处理文本的库", "处理文本的库的文档"),
 ]
 
 
@@ -132,7 +173,7 @@ def test_a_wrong_answer_is_never_called_a_matter_of_format(reference: str, adapt
 
 
 def test_other_labels_of_the_task_are_rivals() -> None:
-    said = "The package is about games, less about sound."
+    said = "Mostly games of all kinds; it is about sound."
     assert given_form(said, "sound") == "inside"
     assert given_form(said, "sound", ["games", "mail"]) is None
     assert given_form("Sound: it is not for games.", "sound", ["games"]) is None
@@ -207,6 +248,41 @@ def test_cut_by_the_limit_while_the_base_finished() -> None:
     assert "33 characters" in cause.evidence
 
 
+@pytest.mark.parametrize(
+    ("reference", "adapted"),
+    [
+        ("the order can be returned within thirty days", "The order can be returned within th"),
+        ("42", "There are some apples in the basket and"),
+        ("Paris", "<think>\nIt is London. Therefore"),
+        ("Paris", "Okay, let me think. France is a country. It"),
+        ("巴黎", "首先，我们看一下法国的"),
+    ],
+)
+def test_a_text_that_was_cut_before_it_came_to_an_answer(reference: str, adapted: str) -> None:
+    assert name_of(reference, adapted, truncated=True) == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("reference", "adapted"),
+    [
+        ("Paris", "London. London is the capital of England and it has many museums, and the river"),
+        ("Paris", "London is a big city and it has many"),
+        ("GNOME mail client", "KDE office suite\n\nThis package provides the office suite for"),
+        ("42", "There are 17 apples in the basket and"),
+        ("42", "There are seventeen apples in the basket and"),
+        ("Paris", "Let us think. The answer is London and"),
+        ("Paris", "<think>\nhm\n</think>\nLondon is"),
+    ],
+)
+def test_a_wrong_answer_that_rambles_to_the_limit_is_not_truncated(reference: str, adapted: str) -> None:
+    assert name_of(reference, adapted, truncated=True) == "knowledge_loss"
+
+
+def test_an_extracted_wrong_answer_before_a_cut_is_not_truncated() -> None:
+    known = {"extracts": True, "base_part": "42", "adapted_part": "17", "base": "#### 42", "truncated": True}
+    assert name_of("42", "#### 17\nLet us go on and", **known) == "knowledge_loss"
+
+
 def test_a_cut_after_the_answer_is_format_and_a_cut_of_both_is_not_the_cause() -> None:
     assert name_of("Paris", "The answer is Paris. Let us now think", truncated=True) == "format"
     assert name_of("Paris", "Let us think about", truncated=True, base_truncated=True) == "knowledge_loss"
@@ -235,7 +311,7 @@ def test_a_stop_string_that_ends_a_finished_answer_is_not_the_cause() -> None:
     assert name_of("Paris", "London", stop="\n") == "knowledge_loss"
     assert name_of("New York City", "New York", stop="\n") == "knowledge_loss"
     known = {"extracts": True, "base_part": "42", "base": "#### 42", "stop": "\n"}
-    assert name_of("42", "It is 17", **known, base_stop="\n") == "format"
+    assert name_of("42", "It is 17", **known, base_stop="\n") == "knowledge_loss"
     assert name_of("42", "It is 42", **known) == "format"
     assert name_of("Paris", "It is Paris", stop="\n") == "format"
 
@@ -327,11 +403,14 @@ def test_a_right_long_answer_with_a_refusing_sentence_is_format() -> None:
     assert name_of("the river is the nile", said) == "format"
 
 
-def test_a_pattern_that_finds_nothing_is_format() -> None:
+def test_a_pattern_that_finds_nothing_is_format_only_where_the_text_gives_the_answer() -> None:
     known = {"extracts": True, "base_part": "42", "base": "#### 42"}
-    cause = cause_of_text(broken("42", "The result is 17.", adapted_part=None, **known))
-    assert cause.name == "format"
-    assert "does not clearly stand" in cause.evidence
+    given = cause_of_text(broken("42", "The result is 42.", adapted_part=None, **known))
+    assert (given.name, "does not match" in given.evidence) == ("format", True)
+    wrong = cause_of_text(broken("42", "The result is 17.", adapted_part=None, **known))
+    assert (wrong.name, "does not match; it found “42”" in wrong.evidence) == ("knowledge_loss", True)
+    dark = cause_of_text(broken("42", "The result is 17.", adapted_part=None, **known, gold_before=None))
+    assert (dark.name, "does not match" in dark.evidence) == ("unexplained", True)
     assert name_of("42", "I get #### 17", adapted_part="17", **known) == "knowledge_loss"
     assert name_of("1000", "#### 1,000", adapted_part="1,000", **known) == "format"
     assert name_of("42", "42 is not it: #### 17", adapted_part="17", **known) == "knowledge_loss"
@@ -364,7 +443,13 @@ def test_choices_lose_their_margin() -> None:
     assert "+1.00 → -0.50 nats" in cause.evidence
     assert "Rome" in cause.evidence
     tie = cause_of_choice([-1.0, -1.03], [-1.0, -0.98], 0, ["Paris", "Rome"])
-    assert tie.name == "unexplained"
+    assert (tie.name, tie.evidence.startswith("a near tie")) == ("unexplained", True)
+
+
+def test_a_choice_that_a_rival_overtook_is_no_loss_of_knowledge() -> None:
+    overtaken = cause_of_choice([-10.0, -11.0], [-5.0, -4.0], 0, ["Paris", "Rome"])
+    assert overtaken.name == "unexplained"
+    assert overtaken.evidence.startswith("a rival's log-probability rose more")
 
 
 def test_labels_lost_and_added() -> None:
@@ -374,15 +459,15 @@ def test_labels_lost_and_added() -> None:
 
 
 def test_every_cause_occurs_and_every_evidence_is_short() -> None:
-    long = " ".join(f"w{number:03d}" for number in range(300))
+    long = " ".join("w" + "abcdefghij"[number // 10 % 10] + "klmnopqrst"[number % 10] for number in range(100))
     found = [
         cause_of_text(broken("42", "")),
         cause_of_text(broken("42", "I think " * 30)),
         cause_of_text(broken("42", long, truncated=True)),
         cause_of_text(broken("42", f"{long} Answer:", stop="\n")),
-        cause_of_text(broken("the answer to it", "答案" + long.replace("w", "很长"), prompt="why")),
+        cause_of_text(broken("the answer to it", "".join(map(chr, range(0x4E00, 0x4F00))), prompt="why")),
         cause_of_text(broken("42", REFUSALS[0] + long)),
-        cause_of_text(broken("the answer", f"{long} the answer {long}")),
+        cause_of_text(broken("the answer", f"{long}. It is the answer.")),
         cause_of_text(broken("42", long)),
         cause_of_text(broken("42", long, gold_before=None)),
     ]
@@ -396,3 +481,23 @@ def test_two_thousand_broken_answers_take_a_second_or_two() -> None:
     started = time.process_time()
     assert {cause_of_text(item).name for item in items} == {"knowledge_loss"}
     assert time.process_time() - started < 2.0
+
+
+def test_long_texts_leave_nothing_in_memory_and_take_linear_time() -> None:
+    tracemalloc.start()
+    for number in range(100):
+        given_form(f"{number} " + "word number of this text " * 200 + " Paris", "Paris")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 12 * 2**20
+    started = time.process_time()
+    assert main_writing("描述软件包，" * 10_000) is not None
+    assert main_writing("ab" * 30_000 + " c") is not None
+    assert given_form("结果" + " " * 20_000 + "x", "y x") is None
+    assert time.process_time() - started < 2.0
+
+
+def test_addresses_are_no_language() -> None:
+    found = main_writing("联系a.person@mail.example.org谢谢")
+    assert found is not None
+    assert (found.script, found.share) == ("Chinese characters", 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from lorascope.measures.label_diagnosis import (
     pair_counts,
     plateau_loss,
     precision_recall_points,
+    ranking_skill,
     score_label_outputs,
     score_label_sets,
     set_variety,
@@ -132,3 +135,23 @@ def test_shown_labels_run_from_frequent_to_rare() -> None:
     truth = np.arange(20)[:, None] < np.arange(10)[None, :]
     assert shown_labels(truth, 3).tolist() == [9, 5, 1]
     assert shown_labels(truth, 50).tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_ranking_skill_is_none_by_chance_and_one_if_perfect() -> None:
+    rng = np.random.default_rng(8)
+    truth = rng.random((300, 12)) < np.linspace(0.4, 0.02, 12)
+    assert ranking_skill(np.where(truth, 0.51, 0.49), truth) == pytest.approx(1)
+    by_chance = [ranking_skill(rng.random(truth.shape), truth) for _ in range(30)]
+    assert np.mean([value for value in by_chance if value is not None]) == pytest.approx(0, abs=0.01)
+    assert (ranking_skill(np.full(truth.shape, 0.3), truth) or 0) == pytest.approx(0, abs=0.05)
+    assert ranking_skill(rng.random((5, 3)), np.ones((5, 3), dtype=bool)) is None
+
+
+def test_pairs_are_counted_without_a_table_of_all_labels() -> None:
+    rng = np.random.default_rng(9)
+    decided, truth = (rng.random((40, 2_000)) < 0.002 for _ in range(2))
+    tracemalloc.start()
+    pair_counts(decided, truth)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 6 * 2**20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lorascope.measures.overlap import Overlap, find_overlaps
+from lorascope.measures.overlap import MOST_COMPARED, Overlap, find_overlaps
 
 _RANDOM = random.Random(5)
 _VOCABULARY = [f"w{number}" for number in range(2_000)]
@@ -146,3 +146,66 @@ def test_near_duplicates_are_those_that_comparing_every_pair_finds() -> None:
         nearest = max(similar, key=lambda place: similar[place])
         assert found.nearest == nearest
         assert found.similarity == (pytest.approx(similar[nearest]) if similar[nearest] >= 0.7 else None)
+
+
+def test_several_templates_are_set_phrases_for_near_duplicates_too() -> None:
+    heads = [text(sentence(50)) for _ in range(3)]
+
+    def filled(place: int, sign: str) -> str:
+        return " ".join([heads[place % 3], *(f"{sign}{place}x{at}" for at in range(8))])
+
+    evaluated = [filled(place, "e") for place in range(30)]
+    training = [filled(place, "t") for place in range(300)]
+    assert not any(found.leaked for found in find_overlaps(evaluated, training))
+    copied = find_overlaps([*evaluated, training[17] + "!"], training)[-1]
+    assert ("near_duplicate" in copied.kinds, copied.nearest) == (True, 17)
+
+
+def test_a_text_that_is_nothing_but_set_phrases_is_compared_whole() -> None:
+    original = [f"o{place}" for place in range(60)]
+
+    def altered(tag: str, count: int) -> str:
+        changed = list(original)
+        for place in _RANDOM.sample(range(3, 57, 3), count):
+            changed[place] = f"{tag}{place}"
+        return " ".join(changed)
+
+    alike = [altered(f"d{number}x", 4) for number in range(MOST_COMPARED + 60)]
+    near = altered("n", 2)
+    for training in ([near, *alike], [*alike, near]):
+        found = only(" ".join(original), [*training, *POOL])
+        assert found.similarity == pytest.approx(52 / 64)
+        assert training[found.nearest or 0] == near
+
+
+def test_more_candidates_than_are_compared_are_counted() -> None:
+    original = [f"o{place}" for place in range(60)]
+    alike = []
+    for number in range(MOST_COMPARED + 100):
+        changed = list(original)
+        for place in _RANDOM.sample(range(3, 57, 3), 2):
+            changed[place] = f"d{number}x{place}"
+        alike.append(" ".join(changed))
+    found = only(" ".join(original), [*alike, *POOL])
+    assert found.similarity == pytest.approx(52 / 64)
+    assert found.uncompared >= 50
+
+
+def test_a_text_many_times_in_the_training_file_is_no_set_phrase() -> None:
+    found = only(POOL[3] + "!", [*POOL, *([POOL[3]] * 30)])
+    assert (found.kinds, found.nearest) == (("near_duplicate", "13-gram", "8-gram"), 3)
+
+
+def test_a_few_texts_that_are_alike_have_no_template() -> None:
+    same = text(sentence(60))
+    assert only(f"{same} first", [f"{same} second"]).kinds == ("near_duplicate", "13-gram", "8-gram")
+    pairs = find_overlaps([f"{same} one", f"{same} two"], [f"{same} three", f"{same} four"])
+    assert all("near_duplicate" in found.kinds for found in pairs)
+
+
+def test_an_empty_text_hides_no_template() -> None:
+    head = text(sentence(20))
+    evaluated = [f"{head} {text(sentence(9))}" for _ in range(4)]
+    training = [f"{head} {text(sentence(9))}" for _ in range(6)]
+    assert not any(found.leaked for found in find_overlaps(evaluated, [*training, ""]))
+    assert not any(found.leaked for found in find_overlaps(evaluated, [*training, head]))

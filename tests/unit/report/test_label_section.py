@@ -100,6 +100,20 @@ def test_long_tails_of_label_counts_are_one_column(told: Comparison) -> None:
     assert sum(row["share"] for row in rows) == pytest.approx(1, abs=1e-3)
 
 
+def test_the_last_column_has_one_name_for_all_checkpoints(told: Comparison) -> None:
+    lengths = {"true": 21, BASE: 30, SUBJECTS[0]: 21}
+
+    def longer(each: Series) -> Series:
+        size = lengths["true"] if each.name.startswith("true") else lengths.get(each.subject, 12)
+        return each.model_copy(update={"x": [float(place) for place in range(size)], "y": [1 / size] * size})
+
+    long = [longer(each) if "label_count" in each.name else each for each in told.series]
+    specs: dict[str, Any] = {}
+    label_context(told.model_copy(update={"series": long}), specs, "en")
+    rows = specs["label-counts-tags"]["datasets"]["rows"]
+    assert {row["labels"] for row in rows} == {*(str(place) for place in range(20)), "20+"}
+
+
 def test_leaks_are_told_once_for_all_subjects(told: Comparison) -> None:
     specs: dict[str, Any] = {}
     context = leak_context(told, specs, "en")

@@ -6,9 +6,14 @@ from typing import Any, get_args
 
 import pytest
 
+from lorascope.data.tasks import LoadedTask
 from lorascope.schema.comparison import Comparison, Finding
 from lorascope.schema.flips import CauseName, FlipLedger
+from lorascope.schema.items import GenerateAnswer, GenerateItem
+from lorascope.schema.suite import SuiteTask
 from lorascope.workflows.findings import by_severity, find, flip_findings
+from lorascope.workflows.measuring import TaskAnswers
+from lorascope.workflows.scoring import Asked
 
 
 def document(*measurements: dict[str, Any], **parts: Any) -> Comparison:
@@ -140,7 +145,35 @@ def test_a_base_that_guesses_has_nothing_to_forget() -> None:
     )
     [finding] = find(document(lost, kept), [], [])
     assert finding.severity == "info"
-    assert "guesses" in finding.title
+    assert "cannot be told from guessing" in finding.title
+    assert "no loss" not in " ".join(finding.evidence)
+
+
+def test_no_all_clear_for_a_base_near_chance_whose_accuracy_regressed() -> None:
+    rows = [measured(name, "regressed", task="gk", area="forgetting") for name in ("gold_margin", "accuracy")]
+    kept = measured("retained_fraction", task="gk", area="forgetting", adapted=None, base=None, missing_reason="chance")
+    [finding] = find(document(*rows, kept), [], [])
+    assert finding.severity == "warning"
+    assert finding.evidence[1].startswith("accuracy 0.5")
+    assert "no loss" not in " ".join(finding.evidence)
+
+
+@pytest.mark.parametrize(
+    ("golds", "said"),
+    [
+        ((-1.0, -2.0), "every answer and every log-probability equal"),
+        ((None, None), "every answer equal"),
+        ((-1.0, None), "every answer equal, and every log-probability where one is known"),
+    ],
+)
+def test_equal_log_probabilities_are_claimed_only_where_known(golds: tuple[float | None, ...], said: str) -> None:
+    items = tuple(GenerateItem(item_id=str(at), prompt="Q", references=("a",)) for at in range(2))
+    given = [GenerateAnswer(text="a", truncated=False, gold_logprob=gold) for gold in golds]
+    spec = SuiteTask(name="qa", kind="generate", data="x.jsonl")
+    answers = TaskAnswers(LoadedTask(spec, "generate", items, (), (), "f"))
+    answers.asked = {"base": Asked(items, given), "x": Asked(items, list(given))}
+    [finding] = find(document(), [answers], [])
+    assert finding.evidence == [f"2 items, {said}"]
 
 
 def ledger(broken: int = 38, fixed: int = 12, **fields: Any) -> FlipLedger:
@@ -206,3 +239,4 @@ def test_noise_is_told_from_loss() -> None:
     [none] = flip_findings([ledger(causes=causes, noise=50)])
     assert (none.severity, none.advice) == ("info", None)
     assert "no more than noise" in none.evidence[1]
+    assert none.title == "lora lost 38 answers of synopsis, no more than numerical noise"

@@ -151,6 +151,25 @@ def test_a_constant_far_from_the_frequencies_collapsed_above_the_plateau() -> No
     assert "get no label" in " ".join(finding.evidence)
 
 
+def test_small_outputs_that_rank_every_label_are_no_collapse() -> None:
+    answers = answers_of(TRUTH, base=skilled(TRUTH, 0.5), tuned=np.where(TRUTH, 0.55, 0.45))
+    findings = diagnose_labels(answers, [PAIR], seed=0).findings
+    assert kinds(findings) == {"small_outputs": "info"}
+    assert "100% of the way" in findings[0].evidence[-1]
+    shy = answers_of(TRUTH, base=skilled(TRUTH, 0.5), tuned=np.where(TRUTH, 0.15, 0.10))
+    told = kinds(diagnose_labels(shy, [PAIR], seed=0).findings)
+    assert {"small_outputs", "cardinality", "never"} <= told.keys()
+
+
+def test_one_of_many_with_small_logits_is_a_collapse_only_without_ranking() -> None:
+    truth = np.eye(20, dtype=bool)[np.arange(ITEMS) % 20]
+    right, noise = np.exp(truth * 1.0), np.exp(np.random.default_rng(3).normal(0, 0.01, truth.shape))
+    for outputs, expected in ((right, "small_outputs"), (noise, "collapse")):
+        tuned = outputs / outputs.sum(axis=1, keepdims=True)
+        answers = answers_of(truth, multi=False, base=skilled(truth, 0.5), tuned=tuned)
+        assert expected in kinds(diagnose_labels(answers, [PAIR], seed=0).findings)
+
+
 def test_too_few_labels_and_labels_never_given() -> None:
     shy = np.where(TRUTH, 0.45, 0.05)
     shy[:, :3] = np.where(TRUTH[:, :3], 0.8, 0.05)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.data.tasks import LoadedTask, load_task
+from lorascope.measures.overlap import Overlap
 from lorascope.schema.comparison import Measurement
 from lorascope.schema.items import (
     Answer,
@@ -26,6 +27,7 @@ from lorascope.schema.items import (
     TokensItem,
 )
 from lorascope.schema.suite import SuiteTask
+from lorascope.workflows.leak_findings import find_leaks
 from lorascope.workflows.leaks import Leaks, measure_leaks
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.scoring import Asked
@@ -200,6 +202,50 @@ def test_choices_are_compared_by_their_question() -> None:
     leaks = measure_leaks(answers, [PAIR], seed=0)
     assert [flag.leaked for flag in leaks.item_flags] == [True, True, False, False, False, False]
     assert found(leaks, "accuracy", "clean", "clean").delta.verdict == "equivalent"  # type: ignore[union-attr]
+
+
+def asks(question: str, right: str, wrong: str, number: int) -> ChoiceItem:
+    return ChoiceItem(item_id=str(number), question=question, context=question, choices=(right, wrong), answer=0)
+
+
+def test_a_question_with_several_right_answers_is_compared_with_its_choices() -> None:
+    generic = "Which of the following is true?"
+    items = [asks(generic, words(6), words(6), number) for number in range(6)]
+    train = [asks(generic, words(6), words(6), number + 50) for number in range(6)]
+    turned = ChoiceItem(item_id="turned", question=generic, context="", choices=items[2].choices[::-1], answer=1)
+    leaks = measure_leaks(TaskAnswers(task_of(items, [*train, turned], "choice")), [], seed=0)
+    assert [flag.leaked for flag in leaks.item_flags] == [number == 2 for number in range(6)]
+
+
+def test_a_question_with_one_right_answer_leaks_whatever_the_wrong_ones() -> None:
+    items = [asks(words(12), words(2), words(2), number) for number in range(6)]
+    known = asks(items[4].question, items[4].choices[0], words(2), 70)
+    leaks = measure_leaks(TaskAnswers(task_of(items, [known], "choice")), [], seed=0)
+    assert [flag.leaked for flag in leaks.item_flags] == [number == 4 for number in range(6)]
+
+
+def test_equal_outputs_gain_nothing_from_leaks() -> None:
+    items = questions(60)
+    answers = memorised(items, 20)
+    answers.asked["tuned"] = answers.asked["base"]
+    leaks = measure_leaks(answers, [PAIR], seed=0)
+    gain = found(leaks, "leaked_gain").adapted
+    assert gain is not None
+    assert (gain.low, gain.value, gain.high) == (0, 0, 0)
+    assert "is the same without the leaked items" in leaks.findings[1].title
+
+
+def test_no_clean_items_no_advice_to_quote_them() -> None:
+    advice = measure_leaks(memorised(questions(8), 8), [PAIR], seed=0).findings[0].advice or ""
+    assert "Quote the metrics" not in advice
+    assert "none is clean" in advice
+
+
+def test_candidates_that_were_not_compared_are_told() -> None:
+    task = task_of(questions(2), questions(2, "t"))
+    missed = Overlap(False, None, None, None, None, 7)
+    [finding] = find_leaks(task, [missed, replace(missed, uncompared=0)], None, [])
+    assert "1 of 2 items resemble more than 200 training texts each" in finding.evidence[1]
 
 
 @pytest.mark.parametrize("kind", ["chat", "labels", "tokens", "likelihood"])
