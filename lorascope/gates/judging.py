@@ -13,6 +13,7 @@ Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
 # Differences such as 0.78 - 0.80 miss the written limit by rounding alone.
 _ROUNDING = 1e-9
 _POWER = 0.80
+_FEWEST = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def judge(reading: Reading, name: LimitName, limit: float, rule: Rule, confidenc
     PASS when the low bound meets the limit. FAIL under 'significant' when a drop is significant (high bound below 0)
     and its estimate exceeds ``max_drop``; the other limits, and all under 'strict', fail when the high bound misses
     the limit. 'point' and exact readings look at the value alone. Otherwise INCONCLUSIVE with the number of items
-    that would decide with 80 % power, were the value true. A sampled value without any variance does not pass.
+    that would decide with 80 % power, were the value true. A sampled value without any variance does not pass; one
+    without an interval fails a 'min' or 'max' that it misses.
     """
     if name == "max":
         reading = reading.negated()
@@ -80,7 +82,7 @@ def judge(reading: Reading, name: LimitName, limit: float, rule: Rule, confidenc
     if reading.exact or rule == "point":
         found = Judgement("PASS" if meets else "FAIL")
     elif reading.low is None or reading.high is None:
-        return Judgement("INCONCLUSIVE", 'no interval is defined for it; rule = "point" judges the value alone')
+        return _without_interval(reading, name, meets)
     elif reading.low >= floor - _ROUNDING:
         found = Judgement("PASS")
     elif not meets and reading.high < fails_below - _ROUNDING:
@@ -88,6 +90,16 @@ def judge(reading: Reading, name: LimitName, limit: float, rule: Rule, confidenc
     else:
         return Judgement("INCONCLUSIVE", _deciding(reading, floor if meets else fails_below, confidence))
     return _doubted(found, reading)
+
+
+def _without_interval(reading: Reading, name: LimitName, meets: bool) -> Judgement:
+    """A model of which every item is wrong has no interval either: what misses an absolute limit does not get through.
+
+    One item decides nothing, and a change without an interval can be any.
+    """
+    if name in ("min", "max") and not meets and reading.n >= _FEWEST:
+        return Judgement("FAIL", f"no interval is defined for it, and the value of all {reading.n:,} items misses it")
+    return Judgement("INCONCLUSIVE", 'no interval is defined for it; rule = "point" judges the value alone')
 
 
 def _doubted(found: Judgement, reading: Reading) -> Judgement:

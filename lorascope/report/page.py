@@ -32,7 +32,9 @@ _GLYPHS = {
     "stroke": "▬",
 }
 _SEVERITY_SYMBOLS = {"critical": "✕", "warning": "!", "info": "i", "good": "✓"}
-OUTCOME_SYMBOLS = {"broken": "▼", "fixed": "▲", "changed": "≠", "both_wrong": "✕", "both_right": "✓", "same": "="}
+OUTCOME_SYMBOLS = {
+    "broken": "▼", "fixed": "▲", "changed": "≠", "both_wrong": "✕", "both_right": "✓", "same": "=", "unpaired": "∅",
+}  # fmt: skip
 _GATE_SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "MISSING": "∅"}
 
 

@@ -15,8 +15,8 @@ from lorascope.schema.flips import CauseName
 if TYPE_CHECKING:
     import pyarrow
 
-Outcome = Literal["broken", "fixed", "changed", "both_wrong", "both_right", "same"]
-OUTCOMES: tuple[Outcome, ...] = ("broken", "fixed", "changed", "both_wrong", "both_right", "same")
+Outcome = Literal["broken", "fixed", "changed", "both_wrong", "both_right", "same", "unpaired"]
+OUTCOMES: tuple[Outcome, ...] = ("broken", "fixed", "changed", "both_wrong", "both_right", "same", "unpaired")
 ITEMS_PER_TASK = 400
 ANSWERS_IN_ALL = 6000
 CHARACTERS_IN_ALL = 4_000_000
@@ -123,10 +123,15 @@ def _order(found: Iterable[str], known: Sequence[str]) -> list[str]:
 
 
 def outcome(row: Row) -> Outcome:
-    """Say what became of an answer: its flip where answers are right or wrong, else whether the text changed."""
+    """Say what became of an answer: its flip where answers are right or wrong, else whether the text changed.
+
+    An answer that the base could not give has nothing to be compared with.
+    """
     flip = row.get("flip")
     if flip in ("fixed", "broken", "both_wrong", "both_right"):
         return flip  # type: ignore[no-any-return]
+    if row.get("base_output") is None:
+        return "unpaired"
     return "same" if row.get("base_output") == row.get("adapted_output") else "changed"
 
 

@@ -36,6 +36,10 @@ class Noise:
     unstable: dict[tuple[str, str], list[bool]] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
 
+    def of_subject(self, task: str, subject: str) -> list[bool] | None:
+        """Items that flip by noise in one checkpoint; None where it was not repeated."""
+        return self.unstable.get((task, subject))
+
     def of_pair(self, task: str, subject: str, reference: str) -> list[bool] | None:
         """Items that flip by noise in either checkpoint of a pair; None where one of them was not repeated."""
         one, other = self.unstable.get((task, subject)), self.unstable.get((task, reference))
@@ -79,11 +83,17 @@ def repeat_all(engine: Engine, known: Sequence[Asker], behaviour: Behaviour, how
 def noise_measurements(
     noise: Noise, answers: TaskAnswers, pairs: Sequence[Pair], how: str, *, seed: int
 ) -> Iterator[Measurement]:
-    """``noise_flip_rate`` of a task for each pair: the share of items unstable in either of its two checkpoints."""
+    """``noise_flip_rate`` of a task for each pair: the share of items unstable in either of its two checkpoints.
+
+    Of a reference that cannot do the task there is no noise: then it is the subject's alone, and the signature says so.
+    """
     for pair in pairs:
-        unstable = noise.of_pair(answers.task.spec.name, pair.subject, pair.reference)
+        name = answers.task.spec.name
+        alone = pair.reference not in answers.asked
+        unstable = noise.of_subject(name, pair.subject) if alone else noise.of_pair(name, pair.subject, pair.reference)
         if unstable is not None:
-            yield _measurement(answers, pair.subject, pair.reference, unstable, how, seed)
+            whose = f"{how}, the subject alone" if alone else how
+            yield _measurement(answers, pair.subject, pair.reference, unstable, whose, seed)
 
 
 def _measurement(

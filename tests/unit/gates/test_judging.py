@@ -98,3 +98,22 @@ def test_no_interval_is_inconclusive_unless_the_point_is_asked_for() -> None:
 def test_counted_values_are_judged_as_they_are(limit: float, outcome: str) -> None:
     exact = Reading(12, 12, 12, 30, "test", exact=True)
     assert judge(exact, "max", limit, "significant", 0.95).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "n", "outcome"),
+    [
+        ("min", 0.0, 200, "FAIL"),  # every item wrong: nothing varies, and the limit is missed all the same
+        ("max", 1.0, 200, "FAIL"),
+        ("min", 0.9, 200, "INCONCLUSIVE"),
+        ("min", 0.0, 1, "INCONCLUSIVE"),
+        ("min_gain", 0.0, 200, "INCONCLUSIVE"),
+        ("max_drop", -1.0, 200, "INCONCLUSIVE"),
+    ],
+)
+def test_without_an_interval_a_missed_limit_does_not_get_through(
+    name: LimitName, value: float, n: int, outcome: str
+) -> None:
+    found = judge(reading(value, None, n), name, 0.3, "significant", 0.95)
+    assert found.outcome == outcome
+    assert "no interval" in found.note

@@ -27,6 +27,7 @@ def row(subject: str, item: str, **changed: object) -> dict[str, object]:
         ({"flip": "both_right", "adapted_output": "because"}, "both_right"),
         ({}, "changed"),
         ({"adapted_output": "because"}, "same"),
+        ({"base_output": None}, "unpaired"),
     ],
 )
 def test_outcome(changed: dict[str, object], expected: str) -> None:

@@ -97,6 +97,16 @@ def test_what_cannot_be_repeated_has_no_noise() -> None:
     assert [(each.subject, "memory runs out" in each.reason) for each in noise.missing] == [("base", True), ("x", True)]
 
 
+def test_without_a_base_the_noise_is_the_subjects_own() -> None:
+    first = asked_once(x=["yes", "no", "no", "no"])
+    engine = Told(lambda name: texts("no", "no", "no", "no"))
+    noise = repeat_all(engine, [asker("base"), asker("x")], first, "batches of 3", watch=Silent())
+    [found] = noise_measurements(noise, first.tasks["t"], [Pair("x", "base")], "batches of 3", seed=0)
+    assert found.adapted is not None
+    assert found.adapted.value == 0.25
+    assert "the subject alone" in found.signature
+
+
 @pytest.mark.parametrize("given", [None, 1, 2, 3, 16])
 def test_the_other_batch_size_is_another_one(given: int | None) -> None:
     assert other_batch_size(given) != given
