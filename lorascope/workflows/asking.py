@@ -30,6 +30,7 @@ from lorascope.workflows.served_check import check_served
 from lorascope.workflows.tasks import Questions, load_probes
 from lorascope.workflows.watch import Watch
 
+NOTHING_ASKED = "every answer was kept from an earlier run, so no model ran whose cost could be measured"
 _NOT_LOCAL = "a server's or plug-in's latency and memory are not those of the checkpoint"
 
 
@@ -55,7 +56,10 @@ class AskingOptions:
 
 @dataclass
 class Heard:
-    """What the engine gave. ``device`` and ``dtype`` are those it computed on, ``how_again`` how noise was made."""
+    """What the engine gave. ``device`` is what it computed on, ``how_again`` how noise was made.
+
+    ``asked_nothing``: every answer was kept from an earlier run, and cost was not measured.
+    """
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     noise: Noise | None = None
@@ -66,6 +70,7 @@ class Heard:
     notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     device: str = "none"
+    asked_nothing: bool = False
 
 
 def ask_everything(
@@ -88,6 +93,7 @@ def ask_everything(
     # Whether a server or a plug-in still serves the same weights is not ours to know: its answers stay with the run.
     shared = options.shared_cache and options.engine == "transformers"
     with open_answer_cache(folder, shared=shared, cache_dir=options.cache_dir, say=watch.say) as cache:
+        kept = len(cache)
         with _engine(options, cache) as engine:
             if isinstance(engine, OpenAIEngine):
                 heard.findings += check_served(
@@ -97,7 +103,9 @@ def ask_everything(
             if isinstance(engine, TransformersEngine):
                 if headless is not None:
                     _drift(heard, engine, known, questions, headless, watch)
-                _look_closer(heard, engine, known, questions.seed, watch)
+                _diverge(heard, engine, known, questions.seed, watch)
+                heard.asked_nothing = len(cache) == kept and any(each.asked for each in heard.behaviour.tasks.values())
+                _costs(heard, engine, known, watch)
             else:
                 heard.missing.append(Missing(area="cost", reason=_NOT_LOCAL))
             heard.device = str(getattr(engine, "device", options.url or options.engine))
@@ -144,13 +152,22 @@ def _ask(
     heard.timings |= {f"answers:{name}": seconds for name, seconds in heard.behaviour.seconds.items()}
 
 
-def _look_closer(heard: Heard, engine: TransformersEngine, known: Sequence[Asker], seed: int, watch: Watch) -> None:
-    """What takes the model itself: divergence from the base, and cost."""
+def _diverge(heard: Heard, engine: TransformersEngine, known: Sequence[Asker], seed: int, watch: Watch) -> None:
     diverged, absent = measure_divergence(engine, known, heard.behaviour, seed=seed, watch=watch)
+    heard.measurements += diverged
+    heard.missing += absent
+
+
+def _costs(heard: Heard, engine: TransformersEngine, known: Sequence[Asker], watch: Watch) -> None:
+    """Latency and memory, where a model ran anyway: scoring kept answers anew loads none."""
+    if heard.asked_nothing:
+        watch.say("Every answer was kept from an earlier run: no model is asked")
+        heard.missing.append(Missing(area="cost", reason=NOTHING_ASKED))
+        return
     with watch.stage("Latency and memory") as report:
         costs, unmeasured = measure_costs(engine, known, heard.behaviour, report)
-    heard.measurements += [*diverged, *costs]
-    heard.missing += [*absent, *unmeasured]
+    heard.measurements += costs
+    heard.missing += unmeasured
     heard.findings += find_merges(engine.proofs)
 
 

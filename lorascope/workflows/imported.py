@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,14 +21,29 @@ from lorascope.data.imported.pairing import PairedTask, Pairing, pair_runs
 from lorascope.data.imported.places import content_hash
 from lorascope.data.imported.runs import ImportedRun, Tool
 from lorascope.data.tasks import LoadedTask, task_fingerprint
-from lorascope.errors import UsageError
-from lorascope.schema.comparison import CheckpointInfo, Finding, Measurement, Missing, ParameterCounts, Role, Severity
+from lorascope.errors import DataError, UsageError
+from lorascope.schema.comparison import (
+    CheckpointInfo,
+    Comparison,
+    Finding,
+    Measurement,
+    Missing,
+    ParameterCounts,
+    Role,
+    Severity,
+)
 from lorascope.schema.items import content_id
 from lorascope.schema.suite import SuiteTask
 from lorascope.version import __version__
 from lorascope.workflows.assembling import assemble, write_assembled
 from lorascope.workflows.gate import read_policy
-from lorascope.workflows.imported_scores import Agreement, agreement_findings, compare_scores, own_metrics
+from lorascope.workflows.imported_scores import (
+    Agreement,
+    agreement_findings,
+    compare_scores,
+    follow_verdicts,
+    own_metrics,
+)
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.output import OutputFolder
 from lorascope.workflows.scoring import Asked
@@ -34,6 +51,10 @@ from lorascope.workflows.watch import Silent, Watch
 
 _NOT_RECORDED = "not recorded"
 _SHOWN = 5
+_LONGEST_NAME = 200
+"""Bytes of a folder's name that is made of others."""
+_LONGEST_PART, _LONGEST_PATH = 255, 4000
+_Columns = dict[tuple[str, str], dict[str, list[float | None]]]
 _Found = TypeVar("_Found")
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -80,12 +101,17 @@ def import_runs(options: ImportOptions, watch: Watch | None = None) -> Path:
         base, runs, tool=options.tool, allow_unpaired=options.allow_unpaired, allow_different=options.allow_different
     )
     _check_names(options, pairing)
+    compared = [_compared(options, paired) for paired in pairing.tasks]
     folder = OutputFolder.claim(
         _folder(options, base, subjects), _fingerprint(options, runs), overwrite=options.overwrite
     )
     timings = {"reading": time.perf_counter() - started}
     infos = [_info(name, given, runs[name], is_base=name == base) for name, given in _given(options)]
-    return _measure_and_write(options, watch, runs, pairing, infos, folder, timings)
+    comparison, columns = _measure(options, watch, runs, pairing, compared, infos, timings)
+    answers = [one.answers for one in compared]
+    return write_assembled(
+        comparison, answers, folder, keep_samples=options.keep_samples, columns=columns, gates=options.gates
+    )
 
 
 def _given(options: ImportOptions) -> list[tuple[str, str]]:
@@ -93,6 +119,10 @@ def _given(options: ImportOptions) -> list[tuple[str, str]]:
     their folders.
     """
     texts = [options.base, *options.adapted]
+    for text in texts:
+        if max(len(os.fsencode(part)) for part in text.split("/")) > _LONGEST_PART or len(text) > _LONGEST_PATH:
+            problem = f"a name or path is longer than file systems take: {text[:60]} …"
+            raise UsageError(problem, remedy="give shorter names: NAME=PATH")
     split = [split_name(text) for text in texts]
     files = [Path(path) for said, path in split if said is None and Path(path).is_file()]
     alike = len({file.stem for file in files}) < len(files)
@@ -115,7 +145,10 @@ def _read(options: ImportOptions, watch: Watch) -> dict[str, ImportedRun]:
     found = {}
     with watch.stage(f"Reading runs of {options.tool}") as report:
         for done, (name, path) in enumerate(named, 1):
-            found[name] = _read_one(options, Path(path))
+            try:
+                found[name] = _read_one(options, Path(path))
+            except RecursionError as error:
+                raise DataError("the run's files are nested too deeply", where=path) from error
             report(done, len(named))
     return found
 
@@ -150,7 +183,11 @@ def _folder(options: ImportOptions, base: str, subjects: Sequence[str]) -> Path:
     if options.out is not None:
         return options.out
     shown = "-".join(subjects[:3]) + (f"-and-{len(subjects) - 3}-more" if len(subjects) > 3 else "")
-    return Path("reports") / re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{base}-{options.tool}")
+    name = re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{base}-{options.tool}")
+    whole = name.encode("utf-8", "surrogatepass")
+    if len(whole) > _LONGEST_NAME:
+        name = f"{whole[:_LONGEST_NAME].decode('utf-8', 'ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
+    return Path("reports") / name
 
 
 def _fingerprint(options: ImportOptions, runs: Mapping[str, ImportedRun]) -> dict[str, Any]:
@@ -183,34 +220,46 @@ def _info(name: str, path: str, run: ImportedRun, *, is_base: bool) -> Checkpoin
     )
 
 
-def _measure_and_write(
+@dataclass(frozen=True)
+class _Compared:
+    """One task with the tool's numbers held against ours: all that can be wrong with the answers is said by then."""
+
+    answers: TaskAnswers
+    paired: PairedTask
+    agreements: list[Agreement]
+
+
+def _compared(options: ImportOptions, paired: PairedTask) -> _Compared:
+    answers = _answers(options, paired)
+    found = compare_scores(answers, paired)
+    return _Compared(answers, paired, follow_verdicts(answers, paired, found, options.tool))
+
+
+def _measure(
     options: ImportOptions,
     watch: Watch,
     runs: Mapping[str, ImportedRun],
     pairing: Pairing,
+    compared: Sequence[_Compared],
     infos: Sequence[CheckpointInfo],
-    folder: OutputFolder,
     timings: dict[str, float],
-) -> Path:
+) -> tuple[Comparison, _Columns]:
     base, *subjects = infos
     pairs = [Pair(subject.name, base.name) for subject in subjects]
-    answers: list[TaskAnswers] = []
     measured: list[Measurement] = []
     agreements: list[Agreement] = []
-    columns: dict[tuple[str, str], dict[str, list[float | None]]] = {}
-    for paired in pairing.tasks:
-        task = _answers(options, paired)
-        agreed = compare_scores(task, paired)
-        same = {one.metric for one in agreed if not one.differing}
-        own = own_metrics(task, paired, pairs, options.tool, same=same, seed=options.seed)
-        answers.append(task)
-        agreements += agreed
+    columns: _Columns = {}
+    for one in compared:
+        own = own_metrics(
+            one.answers, one.paired, pairs, options.tool, agreements=one.agreements, seed=options.seed
+        )  # fmt: skip
+        agreements += one.agreements
         measured += own.measurements
-        columns |= _columns(task.task.spec.name, own.values, base.name, subjects)
+        columns |= _columns(one.answers.task.spec.name, own.values, base.name, subjects)
     comparison = assemble(
         base,
         subjects,
-        answers,
+        [one.answers for one in compared],
         seed=options.seed,
         command=options.command,
         device="none",
@@ -222,9 +271,7 @@ def _measure_and_write(
         measurements=measured,
         watch=watch,
     )
-    return write_assembled(
-        comparison, answers, folder, keep_samples=options.keep_samples, columns=columns, gates=options.gates
-    )
+    return comparison, columns
 
 
 def _missing(pairing: Pairing) -> list[Missing]:
@@ -261,7 +308,7 @@ def _task_name(name: str) -> str:
 
 def _columns(
     task: str, values: Mapping[str, Mapping[str, list[float]]], base: str, subjects: Sequence[CheckpointInfo]
-) -> dict[tuple[str, str], dict[str, list[float | None]]]:
+) -> _Columns:
     """The tool's values as columns of ``samples.parquet``, beside ours."""
     return {
         (task, subject.name): {

@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from lorascope.engines.merging import MergeProof
 from lorascope.schema.comparison import Finding
 
+MERGED = "merged:"
+"""What the ids of these findings begin with."""
+
 
 def find_merges(proofs: Iterable[MergeProof]) -> list[Finding]:
     """One finding for each adapter that merging was tried with."""
@@ -22,7 +25,7 @@ def _found(proof: MergeProof) -> Finding:
             f"{proof.positions} positions, tolerance {proof.tolerance:g}"
         )
     return Finding(
-        id=f"merged:{proof.subject}",
+        id=f"{MERGED}{proof.subject}",
         severity="info",
         area="behaviour",
         subject=proof.subject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -52,15 +52,24 @@ PRIMARY: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Items and one checkpoint's answers to them, in the same order. ``labels`` is the task's label list."""
+    """Items and one checkpoint's answers to them, in the same order. ``labels`` is the task's label list.
+
+    ``verdicts`` say which items are right where another tool has judged the answers, and judged otherwise than our
+    metrics do; None where right and wrong follow from the answers. ``scored`` keeps what :func:`score` has computed.
+    """
 
     items: Sequence[Item]
     answers: Sequence[Answer]
     labels: tuple[str, ...] = ()
+    verdicts: tuple[bool, ...] | None = None
+    scored: list[tuple[LoadedTask, dict[str, Scored]]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
     def subset(self, indices: Sequence[int]) -> Asked:
         """The same for some of the items."""
-        return Asked([self.items[i] for i in indices], [self.answers[i] for i in indices], self.labels)
+        verdicts = None if self.verdicts is None else tuple(self.verdicts[i] for i in indices)
+        return Asked([self.items[i] for i in indices], [self.answers[i] for i in indices], self.labels, verdicts)
 
 
 def primary_metric(task: LoadedTask) -> str:
@@ -110,20 +119,29 @@ def _output(answer: Answer) -> object:
 
 
 def score(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
-    """All metrics that the task asks for, as statistics over the items; thresholds of labels are 0.5."""
+    """All metrics that the task asks for, as statistics over the items; thresholds of labels are 0.5.
+
+    Computed once for the same task and answers.
+    """
+    for known, kept in asked.scored:
+        if known is task:
+            return dict(kept)
     scored = _SCORERS[task.kind](task, asked)
     wanted = task.spec.metrics
-    if wanted is None:
-        return scored
-    return {name: scored[name] for name in wanted if name in scored}
+    if wanted is not None:
+        scored = {name: scored[name] for name in wanted if name in scored}
+    asked.scored.append((task, scored))
+    return dict(scored)
 
 
 def right(task: LoadedTask, asked: Asked) -> list[bool] | None:
     """Whether each item is right, for flips; None for kinds without right and wrong.
 
-    A generated text is right where it, or the part that the task extracts, matches a reference exactly; of several
-    samples the first counts, for an item is right or wrong once.
+    Verdicts that came with the answers hold. Else a generated text is right where it, or the part that the task
+    extracts, matches a reference exactly; of several samples the first counts, for an item is right or wrong once.
     """
+    if asked.verdicts is not None:
+        return list(asked.verdicts)
     if task.kind == "generate":
         exact = score_text(_scored_texts(task, asked), _references(asked), ["exact_match"])["exact_match"]
         return [bool(value) for value in exact.item_values()]
@@ -205,7 +223,9 @@ def extracted(task: LoadedTask, asked: Asked, *, sample: int = 0) -> list[str | 
 def _generate(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
     """Every sample of every item scored by itself, then each item's statistics averaged over its samples."""
     known = names_of("text", on_request=True)
-    wanted = [name for name in task.spec.metrics if name in known] if task.spec.metrics else names_of("text")
+    wanted = (
+        [name for name in task.spec.metrics if name in known] if task.spec.metrics is not None else names_of("text")
+    )
     if task.spec.role == "retention" and task.spec.metrics is None:
         wanted = ["exact_match", "token_f1"]
     plugged = [name for name in task.spec.metrics or [] if is_plugged_in(name)]

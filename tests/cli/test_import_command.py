@@ -57,6 +57,8 @@ def test_json_and_the_exit_code_of_a_gate(tmp_path: Path, capsys: pytest.Capture
         (["files", "a.jsonl", "other.jsonl"], 3, "no item of predictions stands in all runs"),
         (["files", "a.jsonl", "broken.jsonl"], 2, "broken.jsonl, line 2"),
         (["files", "a.jsonl", "empty.jsonl"], 2, "the file is empty"),
+        (["files", "a.jsonl", "deep.jsonl"], 2, "the JSON is nested too deeply"),
+        (["files", "a.jsonl", f"{'n' * 300}=empty.jsonl"], 2, "longer than file systems take"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_exit_code(
@@ -72,6 +74,7 @@ def test_what_is_wrong_is_said_with_its_exit_code(
     (tmp_path / "other.jsonl").write_text('{"id": "z", "prediction": "x", "reference": "it is 0"}\n')
     (tmp_path / "broken.jsonl").write_text('{"id": 0, "prediction": "x", "reference": "it is 0"}\n{"id": 1, "pred')
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "deep.jsonl").write_text('{"prediction": ' + "[" * 100_000 + "]" * 100_000 + "}")
     places = {"lm": FIXTURES / "lm-eval", "inspect": FIXTURES / "inspect", "lighteval": FIXTURES / "lighteval"}
     assert run(["import", *(part.format(**places) for part in arguments)]) == code
     assert said in " ".join(capsys.readouterr().err.split())

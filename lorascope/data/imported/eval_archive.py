@@ -5,13 +5,14 @@ inspect compresses with Zstandard, which the zip module of Python before 3.14 do
 
 from __future__ import annotations
 
-import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lorascope.data.imported.places import parse_object
 from lorascope.errors import DataError
 
 MEMBER_LIMIT = 256 * 2**20
@@ -21,6 +22,8 @@ RATIO_LIMIT = 500
 """How many times its packed size a member above 1 MiB may have; texts of logs stay below 100."""
 MEMBERS_LIMIT = 1_000_000
 _ZSTANDARD = 93
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, _ZSTANDARD}
+"""What Inspect writes and wrote; the others that zip knows fail on damage in ways of their own."""
 _LOCAL_HEADER = 30
 
 
@@ -37,7 +40,7 @@ class EvalArchive:
             raise DataError(f"the log cannot be read: {error.strerror}", where=str(path)) from error
         try:
             self._archive = zipfile.ZipFile(self._file)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError, struct.error) as error:
             self._file.close()
             problem = f"the log is no whole .eval archive: {error}"
             raise DataError(
@@ -63,18 +66,16 @@ class EvalArchive:
             remedy = "give a log of a run that came to its end"
             raise DataError(f"the archive has no {name}", where=str(self.path), remedy=remedy)
         try:
-            value = json.loads(self._read(self._members[name]).decode("utf-8"))
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            text = self._read(self._members[name]).decode("utf-8")
+        except UnicodeDecodeError as error:
             raise self._damaged(name, error) from error
-        if not isinstance(value, dict):
-            raise DataError("the member is no JSON object", where=f"{self.path}, {name}")
-        return value
+        return parse_object(text, f"{self.path}, {name}")
 
     def _read(self, info: zipfile.ZipInfo) -> bytes:
         self._check(info)
         try:
             content = self._zstandard(info) if info.compress_type == _ZSTANDARD else self._plain(info)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError) as error:
             raise self._damaged(info.filename, error) from error
         if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
             raise self._damaged(info.filename, "its size or checksum is another than the archive says")
@@ -84,6 +85,12 @@ class EvalArchive:
     def _check(self, info: zipfile.ZipInfo) -> None:
         if info.flag_bits & 1:
             raise DataError("the archive is encrypted", where=str(self.path), remedy="unlock it first")
+        if info.compress_type not in _METHODS:
+            raise self._damaged(
+                info.filename, f"it is compressed by method {info.compress_type}, which is not Inspect's"
+            )
+        if not 0 <= info.header_offset <= info.header_offset + info.compress_size <= self.path.stat().st_size:
+            raise self._damaged(info.filename, "it is said to be larger than the whole archive")
         large = info.file_size > 2**20 and info.file_size > RATIO_LIMIT * max(info.compress_size, 1)
         if info.file_size > MEMBER_LIMIT or large:
             raise self._harmful(f"unpacks {info.filename} from {info.compress_size:,} to {info.file_size:,} bytes")

@@ -1,7 +1,7 @@
 """Plain files of predictions: records with ``prediction`` and ``reference``, or one prediction a line.
 
 Records pair by ``id`` where they have one, else by prompt and references, else (as lines of text do) by their place in
-the file, where both files must then have the same references in the same places.
+the file, where both files must then have as many records and the same references in the same places.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lorascope.data import fields
-from lorascope.data.imported.places import run_files
+from lorascope.data.imported.places import records, run_files
 from lorascope.data.imported.runs import (
     ImportedItem,
     ImportedRun,
@@ -20,7 +20,7 @@ from lorascope.data.imported.runs import (
     refuse_doubled,
     with_unique_ids,
 )
-from lorascope.data.readers import EXTENSIONS, Row, read_rows, read_text
+from lorascope.data.readers import EXTENSIONS, Row, read_text
 from lorascope.errors import DataError
 from lorascope.schema.items import GenerateAnswer, GenerateItem
 
@@ -54,7 +54,9 @@ def read_files(path: Path, *, references: Path | None = None) -> ImportedRun:
         for key, one in zip(keys, items, strict=True)
     ]
     refuse_doubled(keyed, "the id")
-    task = ImportedTask(name=TASK, kind="generate", items=with_unique_ids(keyed))
+    task = ImportedTask(
+        name=TASK, kind="generate", items=with_unique_ids(keyed), by_place=not (any(named) or _all_asked(items))
+    )
     return ImportedRun(files=(file, *([references] if references else [])), tasks={TASK: task})
 
 
@@ -72,7 +74,7 @@ def _records(file: Path, field: str) -> list[Row]:
             raise DataError(
                 f"files of type {file.suffix or 'without extension'} are not read", where=str(file), remedy=remedy
             )
-        return read_rows(str(file), root=Path())
+        return records(file)
     lines = read_text(file).replace("\r\n", "\n").split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -124,10 +126,13 @@ def _item(row: Row, gold: Row) -> ImportedItem:
 def _keys(rows: Sequence[Row], items: Sequence[ImportedItem]) -> list[str]:
     if "id" in rows[0].fields:
         return [fields.optional_text(row, "id") or _no_id(row) for row in rows]
-    prompts = [one.item.prompt for one in items if isinstance(one.item, GenerateItem)]
-    if all(prompts):
+    if _all_asked(items):
         return numbered_keys([one.item.item_id for one in items])
     return [str(place) for place in range(1, len(rows) + 1)]
+
+
+def _all_asked(items: Sequence[ImportedItem]) -> bool:
+    return all(isinstance(one.item, GenerateItem) and one.item.prompt for one in items)
 
 
 def _no_id(row: Row) -> str:

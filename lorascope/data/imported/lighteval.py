@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorascope.data.imported.places import DATE, chosen, json_object, one_each, refuse_other_tool, run_files
+from lorascope.data.imported.places import DATE, chosen, json_object, one_each, records, refuse_other_tool, run_files
 from lorascope.data.imported.runs import (
     ImportedItem,
     ImportedRun,
@@ -28,7 +28,7 @@ from lorascope.data.imported.runs import (
     text_metrics,
     with_unique_ids,
 )
-from lorascope.data.readers import Row, read_rows
+from lorascope.data.readers import Row
 from lorascope.errors import DataError
 from lorascope.schema.items import ChoiceAnswer, GenerateAnswer
 from lorascope.schema.model import Direction
@@ -82,7 +82,7 @@ def read_lighteval(path: Path, *, tasks: Sequence[str] = ()) -> ImportedRun:
 
 
 def _rows(file: Path) -> list[Row]:
-    rows = read_rows(str(file), root=Path())
+    rows = records(file)
     for row in rows:
         if not all(isinstance(row.fields.get(name), Mapping) for name in ("doc", "metric", "model_response")):
             raise DataError(
@@ -145,7 +145,7 @@ def _golds(row: Row) -> list[int]:
 def _choice(row: Row, gold: int) -> ImportedItem:
     doc, said = row.fields["doc"], row.fields["model_response"]
     logged = said.get("logprobs")
-    values = [number(value) for value in logged] if isinstance(logged, list) else []
+    values = [number(value, row.place) for value in logged] if isinstance(logged, list) else []
     known = [value for value in values if value is not None]
     if len(known) != len(doc["choices"]) or len(known) != len(values):
         raise DataError(f"{len(known)} finite log-probabilities for {len(doc['choices'])} choices", where=row.place)
@@ -184,7 +184,7 @@ def _key(row: Row) -> str:
 
 
 def _scores(row: Row) -> dict[str, Score]:
-    found = {name: number(value) for name, value in row.fields["metric"].items()}
+    found = {name: number(value, row.place) for name, value in row.fields["metric"].items()}
     return {name: (value, 1.0) for name, value in found.items() if value is not None}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lorascope.data.imported.places import refuse_other_tool, run_files
+from lorascope.data.imported.places import records, refuse_other_tool, run_files
 from lorascope.data.imported.runs import (
     ImportedItem,
     ImportedRun,
@@ -16,7 +16,7 @@ from lorascope.data.imported.runs import (
     numbered_keys,
     with_unique_ids,
 )
-from lorascope.data.readers import Row, read_rows
+from lorascope.data.readers import Row
 from lorascope.errors import DataError
 from lorascope.schema.items import GenerateAnswer
 
@@ -40,7 +40,7 @@ def read_llamafactory(path: Path) -> ImportedRun:
     [file] = files
     if file.suffix not in {".jsonl", ".json"}:
         raise refuse_other_tool(file, "llamafactory")
-    rows = read_rows(str(file), root=Path())
+    rows = records(file)
     if not set(_FIELDS) & set(rows[0].fields):
         raise refuse_other_tool(file, "llamafactory")
     items = [_item(row) for row in rows]

@@ -22,7 +22,7 @@ from lorascope.data.imported.lm_eval_rows import (
     metric_names,
     scores_of,
 )
-from lorascope.data.imported.places import DATE, chosen, json_object, one_each, refuse_other_tool, run_files
+from lorascope.data.imported.places import DATE, chosen, json_object, one_each, records, refuse_other_tool, run_files
 from lorascope.data.imported.runs import (
     ImportedItem,
     ImportedRun,
@@ -37,7 +37,7 @@ from lorascope.data.imported.runs import (
     text_metrics,
     with_unique_ids,
 )
-from lorascope.data.readers import Row, read_rows
+from lorascope.data.readers import Row
 from lorascope.errors import DataError
 from lorascope.schema.items import GenerateAnswer, LikelihoodAnswer
 from lorascope.schema.model import Direction
@@ -75,7 +75,7 @@ def read_lm_eval(path: Path, *, filter_name: str | None = None, tasks: Sequence[
         used += [file, *([results] if results else [])]
         if results is None:
             notes.append(f"{file.name} has no results file beside it: how the task was run is not known")
-        for name, rows in _by_filter(task, read_rows(str(file), root=Path()), file, filter_name).items():
+        for name, rows in _by_filter(task, records(file), file, filter_name).items():
             read = _task(name, task, rows, header, notes)
             if isinstance(read, str):
                 left_out[name] = read
@@ -88,7 +88,7 @@ def read_lm_eval(path: Path, *, filter_name: str | None = None, tasks: Sequence[
         left_out=left_out,
         notes=tuple(notes),
         dtype=str(dtype).removeprefix("torch.") if dtype else None,
-        parameters=parameters if isinstance(parameters, int) and parameters > 0 else None,
+        parameters=parameters if isinstance(parameters, int) and 0 < parameters < 2**63 else None,
     )
 
 

@@ -11,6 +11,8 @@ from lorascope.data.readers import Row
 from lorascope.errors import DataError
 from lorascope.schema.items import ChoiceAnswer
 
+_MOST_DIGITS = 6
+
 
 def choices_of(
     rows: Sequence[Row], keys: Sequence[str], config: Mapping[str, Any], notes: list[str]
@@ -63,22 +65,43 @@ def _without_delimiter(choices: list[list[str]], config: Mapping[str, Any], note
 def _golds(
     rows: Sequence[Row], choices: Sequence[Sequence[str]], logprobs: Sequence[Sequence[float]]
 ) -> list[int] | str:
-    """Index of the right choice: the target is an index or a choice's text; lm-eval's own ``acc`` decides a doubt."""
+    """Index of the right choice: the target is an index or a choice's text, whichever gives lm-eval's own ``acc``.
+
+    Of equal choices the first is the right one, as lm-eval has it.
+    """
     targets = [str(row.fields["target"]).strip() for row in rows]
-    readings = []
-    if all(text.isdecimal() and int(text) < len(texts) for text, texts in zip(targets, choices, strict=True)):
-        readings.append([int(text) for text in targets])
     stripped = [[choice.strip() for choice in texts] for texts in choices]
-    if all(texts.count(text) == 1 for text, texts in zip(targets, stripped, strict=True)):
-        readings.append([texts.index(text) for text, texts in zip(targets, stripped, strict=True)])
-    distinct = [reading for place, reading in enumerate(readings) if reading not in readings[:place]]
-    if len(distinct) > 1:
-        distinct = [reading for reading in distinct if _agrees(rows, reading, logprobs)]
-    if len(distinct) == 1:
-        return distinct[0]
-    return "its targets name several right choices, or none, or fit two readings"
+    pairs = list(zip(targets, stripped, strict=True))
+    readings: list[list[int]] = []
+    if all(_is_index(text, texts) for text, texts in pairs):
+        readings.append([int(text) for text in targets])
+    if all(text in texts for text, texts in pairs):
+        by_text = [texts.index(text) for text, texts in pairs]
+        readings += [by_text] if by_text not in readings else []
+    if not readings:
+        return "its targets name several right choices, or none"
+    if not any("acc" in row.fields for row in rows):
+        doubtful = len(readings) > 1 or any(_reads_twice(text, texts) for text, texts in pairs)
+        return "its targets fit two readings, and no accuracy is recorded that tells which" if doubtful else readings[0]
+    agreeing = [reading for reading in readings if _agrees(rows, reading, logprobs)]
+    if len(agreeing) == 1:
+        return agreeing[0]
+    fits = "more than one reading" if agreeing else "no reading"
+    return f"the accuracy that lm-eval recorded fits {fits} of its targets: the right choice is not known"
+
+
+def _is_index(target: str, texts: Sequence[str]) -> bool:
+    return target.isdecimal() and len(target) <= _MOST_DIGITS and int(target) < len(texts)
+
+
+def _reads_twice(target: str, texts: Sequence[str]) -> bool:
+    return target in texts and _is_index(target, texts) and texts.index(target) != int(target)
 
 
 def _agrees(rows: Sequence[Row], golds: Sequence[int], logprobs: Sequence[Sequence[float]]) -> bool:
+    """Whether these right choices give the recorded accuracy for every row; of equal log-probabilities the first."""
     pairs = zip(rows, golds, logprobs, strict=True)
-    return all(number(row.fields.get("acc")) == float(max(values) == values[gold]) for row, gold, values in pairs)
+    return all(
+        number(row.fields.get("acc"), row.place) == float(values.index(max(values)) == gold)
+        for row, gold, values in pairs
+    )

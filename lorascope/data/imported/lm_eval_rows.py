@@ -13,6 +13,8 @@ from lorascope.errors import DataError
 Form = Literal["generate_until", "multiple_choice", "loglikelihood", "loglikelihood_rolling"]
 NEEDED = ("doc", "target", "arguments", "resps", "filtered_resps", "doc_hash")
 _NO_METRIC = {"doc_id", *NEEDED, "filter", "metrics", "prompt_hash", "target_hash"}
+_MOST_UNITS = 2**53
+"""Bytes or words of one text; above it floats do not count one by one."""
 _PAIRS = {"word_perplexity", "byte_perplexity", "bits_per_byte"}
 
 
@@ -78,13 +80,13 @@ def scores_of(row: Row) -> dict[str, Score]:
     found: dict[str, Score] = {}
     for name in metric_names([row]):
         value = row.fields.get(name)
-        pair = [number(part) for part in value] if isinstance(value, list) and len(value) == 2 else []
-        single = number(value)
+        pair = [number(part, row.place) for part in value] if isinstance(value, list) and len(value) == 2 else []
+        single = number(value, row.place)
         if single is not None:
             found[name] = (single, 1.0)
         elif name in _PAIRS and len(pair) == 2:
             total, weight = pair
-            if total is not None and weight:
+            if total is not None and weight is not None and 0 < weight <= _MOST_UNITS:
                 found[name] = (_bits(total), weight) if name == "bits_per_byte" else (total, weight)
     return found
 
@@ -97,8 +99,8 @@ def logprob(value: Any, row: Row) -> float:
     """A log-probability; it is written as text, alone or with whether greedy decoding would have said the same."""
     written = value[0] if isinstance(value, list) and value else value
     try:
-        found = number(float(written))
-    except (TypeError, ValueError):
+        found = number(float(written), row.place)
+    except (TypeError, ValueError, OverflowError):
         found = None
     if found is None:
         raise DataError(f"{written!r} is no finite log-probability", where=row.place, remedy="run the task again")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lorascope.data.imported.runs import ImportedItem, ImportedRun, ImportedTask, Tool
 from lorascope.errors import DataError, InvalidComparison
-from lorascope.schema.items import ChoiceItem, GenerateItem, Item
+from lorascope.schema.items import ChoiceItem, GenerateAnswer, GenerateItem, Item
 
 UNPAIRED_LIMIT = 0.05
 """Share of items on one side only above which runs are refused: what is left is no longer the same set of questions."""
@@ -83,8 +83,10 @@ def pair_runs(
     """Pair every task of the run named ``base`` with the other runs.
 
     Raises DataError where the runs have no task in common, and InvalidComparison where they were not asked or scored
-    alike (unless ``allow_different``), where the same item has different right answers, and where more than 5 % of the
-    items stand on one side only (unless ``allow_unpaired``) or all of them do.
+    alike (unless ``allow_different``), where the same item has different right answers or was answered in other
+    epochs, where more than 5 % of the items stand on one side only (unless ``allow_unpaired``) or all of them do, and
+    where files that pair by place are not of one length. DataError where items of one run have unequal numbers of
+    answers.
     """
     found = Pairing()
     own = runs[base].tasks
@@ -117,12 +119,15 @@ def _pair(
     if len(kinds) > 1:
         listed = ", ".join(f"{run}: {task.kind}" for run, task in tasks.items())
         raise DataError(f"the task {name} is of different kinds", where=listed, remedy="give runs of the same task")
+    _check_places(name, tasks)
     keyed = {run: {one.key: one for one in task.items} for run, task in tasks.items()}
     shared = [key for key in keyed[base] if all(key in items for items in keyed.values())]
     unpaired = list(_unpaired(name, keyed, set(shared)))
-    _check_unpaired(unpaired, shared, tool, allow_unpaired)
+    _check_unpaired(unpaired, shared, tasks, tool, allow_unpaired)
     found.unpaired += unpaired
     matched = {run: [items[key] for key in shared] for run, items in keyed.items()}
+    for run, own in matched.items():
+        _check_turns(name, run, own, base, matched[base])
     for run in tasks:
         if run != base:
             _check_golds(name, base, run, matched)
@@ -130,6 +135,48 @@ def _pair(
             found.differences += _differences(name, tasks[base], tasks[run], run)
     absent = {run: runs[run].left_out.get(name, f"{run} has no task {name}") for run in runs if run not in tasks}
     return PairedTask(name, matched, tasks, absent)
+
+
+def _check_places(name: str, tasks: Mapping[str, ImportedTask]) -> None:
+    """Where a record is known by its place alone, one line less moves all that follow."""
+    counts = {run: len(task.items) for run, task in tasks.items()}
+    placed = [task.by_place for task in tasks.values()]
+    if not any(placed) or (all(placed) and len(set(counts.values())) == 1):
+        return
+    how = "has no ids and no prompts" if all(placed) else "has no ids and no prompts in one run, but in another"
+    raise InvalidComparison(
+        f"{name} {how}: its records pair by their place, for which all files need the same records",
+        where="; ".join(f"{run}: {count} records ({tasks[run].items[0].place})" for run, count in counts.items()),
+        remedy="give each record an id, or the same records in the same order in every file",
+    )
+
+
+def _check_turns(
+    task: str, run: str, items: Sequence[ImportedItem], base: str, of_base: Sequence[ImportedItem]
+) -> None:
+    counts = [_answers(one) for one in items]
+    if len(set(counts)) > 1:
+        raise DataError(
+            f"items of {task} have {min(counts)} to {max(counts)} answers in {run}, and all need the same number",
+            where=f"{items[counts.index(min(counts))].place} has {min(counts)}",
+            remedy="give a run in which every item has all of its epochs or repeats",
+        )
+    differing = [(one, other) for one, other in zip(of_base, items, strict=True) if one.turns != other.turns]
+    if differing:
+        one, other = differing[0]
+        raise InvalidComparison(
+            f"{len(differing)} of {len(items)} items of {task} were answered in other epochs in {run} than in {base}",
+            where=f"{one.place}: {_listed(one.turns)}; {other.place}: {_listed(other.turns)}",
+            remedy="run both with the same number of epochs",
+        )
+
+
+def _answers(one: ImportedItem) -> int:
+    return 1 + len(one.answer.others) if isinstance(one.answer, GenerateAnswer) else 1
+
+
+def _listed(turns: Sequence[int]) -> str:
+    return f"epochs {', '.join(map(str, turns[:_NAMED]))}{' …' if len(turns) > _NAMED else ''}"
 
 
 def _unpaired(task: str, keyed: Mapping[str, Mapping[str, ImportedItem]], shared: set[str]) -> Iterator[Unpaired]:
@@ -140,11 +187,14 @@ def _unpaired(task: str, keyed: Mapping[str, Mapping[str, ImportedItem]], shared
             yield Unpaired(task, run, len(alone), len(items), examples)
 
 
-def _check_unpaired(unpaired: Sequence[Unpaired], shared: Sequence[str], tool: Tool, allowed: bool) -> None:
+def _check_unpaired(
+    unpaired: Sequence[Unpaired], shared: Sequence[str], tasks: Mapping[str, ImportedTask], tool: Tool, allowed: bool
+) -> None:
     worst = max(unpaired, key=lambda one: one.count / one.total, default=None)
     if worst is None or (shared and (allowed or worst.count / worst.total <= UNPAIRED_LIMIT)):
         return
-    where = f"{worst.run}: {'; '.join(worst.examples)}"
+    dropped = [task.dropped for task in tasks.values() if task.dropped]
+    where = "; ".join([f"{worst.run}: {'; '.join(worst.examples)}", *dropped])
     if shared:
         problem = f"{worst.count} of the {worst.total} items of {worst.task} in {worst.run} have no counterpart"
         remedy = "evaluate the same items, or pass --allow-unpaired to compare those that all runs have"

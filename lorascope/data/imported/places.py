@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.data.imported.runs import Tool
-from lorascope.data.readers import read_text
+from lorascope.data.readers import Row, read_rows, read_text
 from lorascope.errors import DataError
 
 _PATTERNS: dict[Tool, str] = {
@@ -26,6 +26,7 @@ _ADVICE: dict[Tool, str] = {
     "llamafactory": "run with do_predict: true and predict_with_generate: true, and give the output folder",
     "files": "give a .jsonl, .json, .csv, .parquet or .txt file",
 }
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 DATE = re.compile(r"_(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?)$")
 """The date that lm-eval and lighteval put at the end of a file's name."""
 
@@ -82,13 +83,46 @@ def one_each(files: Sequence[tuple[str, Path]], tool: Tool) -> dict[str, Path]:
 
 def json_object(path: Path) -> dict[str, Any]:
     """A file of results as a document; DataError with the line where it is broken, or no JSON object."""
+    return parse_object(read_text(path), str(path))
+
+
+def parse_object(text: str, place: str) -> dict[str, Any]:
+    """``text`` as a JSON object that can be written again.
+
+    DataError for broken JSON (with its line), another value, one that is nested too deeply, a number of too many
+    digits, and half a character (a lone surrogate), which no file can hold.
+    """
     try:
-        document = json.loads(read_text(path))
+        document = json.loads(text)
+        if _HALF.search(text):
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
-        raise DataError(f"broken JSON: {error.msg}", where=f"{path}, line {error.lineno}") from error
+        raise DataError(f"broken JSON: {error.msg}", where=f"{place}, line {error.lineno}") from error
+    except UnicodeEncodeError as error:
+        half = f"{error.object[error.start : error.end]!a}"
+        remedy = "cut texts between characters, or drop the record"
+        raise DataError(f"the text holds half a character ({half})", where=place, remedy=remedy) from error
+    except (RecursionError, ValueError) as error:
+        raise _unreadable(error, place) from error
     if not isinstance(document, dict):
-        raise DataError("the results file holds no JSON object", where=str(path))
+        raise DataError("this is no JSON object", where=place)
     return document
+
+
+def records(file: Path) -> list[Row]:
+    """The rows of a data file; DataError also for what is nested too deeply, and for numbers of too many digits."""
+    try:
+        return read_rows(str(file), root=Path())
+    except (RecursionError, ValueError) as error:
+        raise _unreadable(error, str(file)) from error
+
+
+def _unreadable(error: Exception, place: str) -> DataError:
+    reason = str(error).split(";")[0]
+    problem = (
+        "the JSON is nested too deeply" if isinstance(error, RecursionError) else f"the JSON is not read: {reason}"
+    )
+    return DataError(problem, where=place, remedy="check where the file comes from")
 
 
 def content_hash(files: Sequence[Path]) -> str:

@@ -31,13 +31,15 @@ class ToolMetric:
     """A per-item number of the tool.
 
     ``ours`` is our metric that should have the same value for each item, ``why`` how the two may still differ. ``form``
-    says how items make one value: the weighted mean, or ``exp`` of its negative (a perplexity).
+    says how items make one value: the weighted mean, or ``exp`` of its negative (a perplexity). ``share``: the value of
+    one answer says how right it is, from 0 to 1, whole numbers or not.
     """
 
     direction: Direction = "none"
     ours: str | None = None
     why: str | None = None
     form: Literal["mean", "exp"] = "mean"
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,36 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedItem:
-    """One item with the run's answer; ``place`` is the file and line that it stands in."""
+    """One item with the run's answer; ``place`` is the file and line that it stands in.
+
+    ``first`` are the scores of the first answer where ``scores`` are means over several, ``turns`` the numbers that the
+    tool gives to the answers (epochs), in their order.
+    """
 
     key: str
     item: Item
     answer: Answer
     scores: Mapping[str, Score] = field(default_factory=dict)
     place: str
+    first: Mapping[str, Score] | None = None
+    turns: tuple[int, ...] = ()
+
+    def verdict(self, name: str, metric: ToolMetric) -> bool | None:
+        """Whether the tool's ``metric`` called the first answer right; None where it says more than right or wrong.
+
+        Of a metric of shares only 1 is right: partly right is not.
+        """
+        value, weight = (self.scores if self.first is None else self.first).get(name, (math.nan, 1.0))
+        telling = 0.0 <= value <= 1.0 if metric.share else value in (0.0, 1.0)
+        return value == 1.0 if telling and weight == 1.0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedTask:
     """One task of a run. ``usable`` are our metrics that mean something here (None: all), ``primary`` the one to quote.
 
-    Keys are unique.
+    Keys are unique; ``by_place`` says that they are no more than places in the file. ``dropped`` says which items of
+    the run are not here, and why.
     """
 
     name: str
@@ -73,6 +91,8 @@ class ImportedTask:
     metrics: Mapping[str, ToolMetric] = field(default_factory=dict)
     usable: tuple[str, ...] | None = None
     primary: str | None = None
+    by_place: bool = False
+    dropped: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +172,18 @@ def numbered_keys(keys: Sequence[str]) -> list[str]:
     return unique
 
 
-def number(value: Any) -> float | None:
-    """A finite number or truth value as a float; None for anything else."""
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return float(value)
-    return None
+def number(value: Any, place: str) -> float | None:
+    """A finite number or truth value as a float; None for anything else.
+
+    DataError with ``place`` for a whole number that no float can hold.
+    """
+    if not isinstance(value, bool | int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError as error:
+        raise DataError("a number is too large to be a score", where=place, remedy="run the task again") from error
+    return found if math.isfinite(found) else None
 
 
 def section(document: object, *names: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.data.few_shot import draw_examples, put_as_asked
 from lorascope.data.tasks import LoadedTask, load_task
 from lorascope.errors import ConfigError, DataError
 from lorascope.schema.items import ChoiceItem, GenerateItem
@@ -298,3 +299,51 @@ def test_what_stands_between_a_prompt_and_its_answer(prompt: str, answer: str, b
 @pytest.mark.parametrize(("context", "between"), [("A:", " "), ("A: ", " "), ("", " "), ("答：", ""), ("答：\n", "")])
 def test_what_stands_between_a_context_and_a_choice(context: str, between: str) -> None:
     assert choice_separator(context) == between
+
+
+def test_an_items_own_question_is_no_example_in_any_other_dress(tmp_path: Path) -> None:
+    """Not with its choices in another order or one of them exchanged, nor as a chat."""
+    one = {"question": "Which?", "choices": ["a", "b"], "answer": 0}
+    other = {"question": "R", "choices": ["c", "d"], "answer": 0}
+    write(tmp_path / "one.jsonl", [one])
+    for own in ({**one, "choices": ["b", "a"], "answer": 1}, {**one, "choices": ["a", "x"]}):
+        write(tmp_path / "pool.jsonl", [own, other])
+        task = choice(data="one.jsonl", few_shot=1, few_shot_data="pool.jsonl")
+        for seed in range(4):
+            [item] = picked(load_task(task, root=tmp_path, seed=seed))
+            assert item.context.count("Which?") == 1
+    sentences = [{"question": "Which is right?", "choices": [f"good {n}", f"bad {n}"], "answer": 0} for n in range(3)]
+    write(tmp_path / "constant.jsonl", sentences)
+    task = choice(data="constant.jsonl", few_shot=2, few_shot_data="constant.jsonl")
+    items = picked(load_task(task, root=tmp_path))
+    assert [item.context.count("Which is right?") for item in items] == [3, 3, 3]
+    assert all(item.choices[0] not in item.context for item in items)
+
+
+def test_the_same_question_as_chat_and_as_text_is_one_question() -> None:
+    plain = GenerateItem(item_id="1", prompt="what is it?", references=("x",))
+    turn = {"role": "user", "content": "what  is it?\n"}
+    other = GenerateItem(item_id="3", prompt="and that?", references=("z",))
+    chat = GenerateItem(
+        item_id="2", prompt=None, messages=({"role": "system", "content": "s"}, turn), references=("y",)
+    )
+    task = spec(few_shot=1, chat=True, system="s")
+    for seed in range(4):
+        drawn = draw_examples([chat, other], task, seed=seed)
+        assert len(drawn) == 2
+        [asked] = put_as_asked([plain], task, drawn)
+        assert isinstance(asked, GenerateItem)
+        assert [turn["content"] for turn in asked.messages or ()] == ["s", "and that?", "z", "what is it?"]
+
+
+def test_choices_that_a_prompt_lists_may_stand_in_any_order() -> None:
+    def item(name: str, question: str, first: str, second: str) -> ChoiceItem:
+        context = f"{question} A. {first} B. {second}"
+        return ChoiceItem(item_id=name, question=question, context=context, choices=(first, second), answer=0)
+
+    own, turned, other = item("1", "Q?", "oak", "elm"), item("2", "Q?", "elm", "oak"), item("3", "R?", "oak", "elm")
+    for seed in range(4):
+        task = choice(few_shot=1)
+        [asked] = put_as_asked([own], task, draw_examples([turned, other], task, seed=seed))
+        assert isinstance(asked, ChoiceItem)
+        assert asked.context == "R? A. oak B. elm oak\n\nQ? A. oak B. elm"

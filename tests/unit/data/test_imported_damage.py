@@ -103,6 +103,6 @@ def test_details_of_lighteval(tmp_path: Path, task: str, monkeypatch: pytest.Mon
         document = damaged([*rows, header], rng) if turn % 2 else [*damaged(rows, rng), header]
         (tmp_path / results.name).write_text(json.dumps(document[-1]))
         given = [Row(row, f"{details.name}, row 1") for row in document[:-1] if isinstance(row, dict)]
-        monkeypatch.setattr(lighteval_reader, "read_rows", lambda *_, given=given, **__: given or [Row({}, "row 1")])
+        monkeypatch.setattr(lighteval_reader, "records", lambda *_, given=given, **__: given or [Row({}, "row 1")])
         outcomes.append(survives(lambda: read_lighteval(tmp_path)))
     assert set(outcomes) == {True, False}

@@ -136,6 +136,31 @@ def test_without_ids_and_prompts_places_pair_and_references_prove_it(tmp_path: P
     assert pair_runs("base", runs | {"lora": runs["base"]}, tool="files").unpaired == []
 
 
+def test_places_pair_only_files_of_one_length(tmp_path: Path) -> None:
+    """One line less moves all that follow: each answer would be compared with its neighbour's."""
+    placed = [{"prediction": "yes" if n % 10 else "no", "reference": "yes"} for n in range(100)]
+    runs = {"base": run_of(tmp_path / "a.jsonl", placed), "lora": run_of(tmp_path / "b.jsonl", placed[3:])}
+    with pytest.raises(InvalidComparison, match="pair by their place") as error:
+        pair_runs("base", runs, tool="files", allow_unpaired=True)
+    assert "base: 100 records" in str(error.value)
+    assert "lora: 97 records" in str(error.value)
+    numbered = [{"id": n, **row} for n, row in enumerate(placed, 1)]
+    runs["lora"] = run_of(tmp_path / "b.jsonl", numbered)
+    with pytest.raises(InvalidComparison, match="in one run, but in another"):
+        pair_runs("base", runs, tool="files")
+    asked = [{"prompt": f"{n}?", **row} for n, row in enumerate(placed)]
+    runs = {"base": run_of(tmp_path / "a.jsonl", asked), "lora": run_of(tmp_path / "b.jsonl", asked[3:])}
+    assert [one.count for one in pair_runs("base", runs, tool="files").unpaired] == [3]
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000 + "]" * 100_000, "1" * 5_000])
+def test_json_that_python_does_not_read_is_no_crash(tmp_path: Path, value: str) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prediction": "a", "reference": "a", "more": ' + value + "}")
+    with pytest.raises(DataError, match=r"nested too deeply|is not read: Exceeds") as error:
+        read_files(tmp_path / "p.jsonl")
+    assert "p.jsonl" in str(error.value)
+
+
 def test_items_on_one_side_only_are_counted_and_too_many_are_refused(tmp_path: Path) -> None:
     rows = rows_of(40)
     runs = {"base": run_of(tmp_path / "a.jsonl", rows), "lora": run_of(tmp_path / "b.jsonl", rows[:-1])}

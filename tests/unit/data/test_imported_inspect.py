@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 from lorascope.data.imported import eval_archive
 from lorascope.data.imported.eval_archive import EvalArchive
 from lorascope.data.imported.inspect_log import read_inspect
-from lorascope.errors import DataError
+from lorascope.data.imported.pairing import pair_runs
+from lorascope.errors import DataError, InvalidComparison
 from lorascope.schema.items import GenerateAnswer, GenerateItem
 
 RUN = Path(__file__).parent / "fixtures" / "imported" / "inspect" / "base"
@@ -103,9 +106,123 @@ def test_chats_attachments_and_several_values_of_a_scorer(tmp_path: Path) -> Non
 
 
 def test_a_score_that_some_samples_lack_is_left_out_and_said(tmp_path: Path) -> None:
-    run = read_inspect(log(tmp_path / "t.eval", [sample("a"), sample("b", scores={})]))
+    other = {"other": {"value": "C"}}
+    run = read_inspect(log(tmp_path / "t.eval", [sample("a"), sample("b", scores=other)]))
     assert run.tasks["t"].metrics == {}
-    assert any("match of inspect are missing" in note for note in run.notes)
+    assert any("match, other of inspect are missing" in note for note in run.notes)
+
+
+@pytest.mark.parametrize("nothing", [None, {}, {"choice": None}, {"choice": {"value": math.nan}}])
+@pytest.mark.parametrize("scorer", ["choice", "match"])
+def test_samples_without_a_score_are_no_wrong_answers(tmp_path: Path, nothing: Any, scorer: str) -> None:
+    scored = {scorer: {"value": "N", "answer": None}}
+    samples = [sample("a", scores=scored), sample("b", scores=nothing), *(sample(n, scores=scored) for n in range(3))]
+    header = {"task": "t", "scorers": [{"name": scorer}], "config": {}}
+    run = read_inspect(log(tmp_path / "t.eval", samples, eval=header))
+    assert [one.key for one in run.tasks["t"].items] == ["a", "0", "1", "2"]
+    assert "1 of 5 samples" in str(run.tasks["t"].dropped)
+    assert any("have no score and are left out" in note for note in run.notes)
+    if scorer == "choice":
+        assert {one.answer.text for one in run.tasks["t"].items if isinstance(one.answer, GenerateAnswer)} == {""}
+    with pytest.raises(DataError, match="no sample of the log has a score"):
+        read_inspect(log(tmp_path / "t.eval", samples[1:2], eval=header))
+
+
+def test_epochs_stand_in_their_order_whatever_the_archives_is(tmp_path: Path) -> None:
+    late, early = sample("a", "no", epoch=10), sample("a", "yes", epoch=2)
+    late["scores"] = {"match": {"value": "I"}}
+    [one] = read_inspect(log(tmp_path / "t.eval", [late, early])).tasks["t"].items
+    assert isinstance(one.answer, GenerateAnswer)
+    assert (one.answer.text, one.answer.others, one.turns) == ("yes", ("no",), (2, 10))
+    assert one.first == {"match": (1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "error", "problem"),
+    [
+        ((1, 2), (1, 3), InvalidComparison, "2 of 2 items of t were answered in other epochs in tuned than in base"),
+        ((1, 2), (1,), InvalidComparison, "answered in other epochs"),
+    ],
+)
+def test_epochs_of_both_sides_are_the_same(
+    tmp_path: Path, base: tuple[int, ...], tuned: tuple[int, ...], error: type[Exception], problem: str
+) -> None:
+    runs = {
+        name: read_inspect(log(tmp_path / f"{name}.eval", [sample(key, epoch=n) for key in "ab" for n in epochs]))
+        for name, epochs in (("base", base), ("tuned", tuned))
+    }
+    with pytest.raises(error, match=problem):
+        pair_runs("base", runs, tool="inspect", allow_different=True)
+
+
+def test_an_item_that_lacks_an_epoch_is_named(tmp_path: Path) -> None:
+    whole = read_inspect(log(tmp_path / "w.eval", [sample(key, epoch=n) for key in "ab" for n in (1, 2)]))
+    holed = read_inspect(log(tmp_path / "h.eval", [sample("a"), sample("a", epoch=2), sample("b")]))
+    with pytest.raises(DataError, match="items of t have 1 to 2 answers in base") as error:
+        pair_runs("base", {"base": holed, "tuned": whole}, tool="inspect")
+    assert "h.eval, samples/b_epoch_1.json" in str(error.value)
+    with pytest.raises(DataError, match="epoch is no number"):
+        read_inspect(log(tmp_path / "h.eval", [sample("a", epoch="x")]))
+
+
+def test_a_scorer_that_is_alone_says_what_right_is(tmp_path: Path) -> None:
+    judged = {"judge": {"value": "P"}}
+    task = read_inspect(log(tmp_path / "t.eval", [sample("a", scores=judged)])).tasks["t"]
+    [one] = task.items
+    assert task.metrics["judge"].ours == "exact_match"
+    assert one.scores == {"judge": (0.5, 1.0)}
+    assert one.verdict("judge", task.metrics["judge"]) is False
+
+
+def test_what_no_file_can_hold_is_refused_with_its_sample(tmp_path: Path) -> None:
+    for damaged, problem in (
+        (sample("a", "half \ud83d"), "half a character"),
+        (sample("a", scores={"match": {"value": 10**400}}), "too large to be a score"),
+    ):
+        with pytest.raises(DataError, match=problem) as error:
+            read_inspect(log(tmp_path / "t.eval", [damaged]))
+        assert "t.eval, samples/a_epoch_1.json" in str(error.value)
+    content: Any = "x"
+    for _ in range(400):
+        content = [{"type": "text", "text": content}]
+    nested = sample("a", input=[{"role": "user", "content": content}])
+    [one] = read_inspect(log(tmp_path / "t.eval", [nested])).tasks["t"].items
+    assert isinstance(one.item, GenerateItem)
+    assert one.item.prompt == "[text]"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 5_000, '{"a": ' + "1" * 5_000 + "}", "[]", "{"])
+def test_a_header_that_is_no_document_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.eval"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", text)
+    with pytest.raises(DataError, match="JSON") as error:
+        read_inspect(path)
+    assert "header.json" in str(error.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_compression_that_inspect_never_used_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "t.eval"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("header.json", "{}")
+    with pytest.raises(DataError, match=f"compressed by method {method}"):
+        read_inspect(path)
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62, 2**63 + 5])
+def test_a_member_that_claims_more_than_the_file_has_is_refused(tmp_path: Path, size: int) -> None:
+    """The packed size in the directory is another's word: reading so many bytes at once would be the harm."""
+    name, content = b"header.json", b"{}"
+    extra = struct.pack("<HHQ", 1, 8, size)
+    local = struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 45, 0, 93, 0, 0, 0, 2, 2, len(name), 0) + name + content
+    fields = (45, 45, 0, 93, 0, 0, 0, 2**32 - 1, 2, len(name), len(extra), 0, 0, 0, 0, 0)
+    entry = struct.pack("<4sHHHHHHIIIHHHHHII", b"PK\1\2", *fields) + name + extra
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, len(entry), len(local), 0)
+    path = tmp_path / "t.eval"
+    path.write_bytes(local + entry + end)
+    with pytest.raises(DataError, match="larger than the whole archive"):
+        read_inspect(path)
 
 
 @pytest.mark.parametrize(

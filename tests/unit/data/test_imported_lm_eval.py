@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,75 @@ def test_a_number_that_is_index_and_choice_is_decided_by_the_recorded_accuracy(t
         [one] = read_lm_eval(copy(tmp_path / str(right), "tiny_choice", numbers(right))).tasks["tiny_choice"].items
         assert isinstance(one.item, ChoiceItem)
         assert one.item.answer == right
+
+
+def digits(rows: list[dict[str, Any]], *, twice: bool, acc: str | None = "text") -> list[dict[str, Any]]:
+    """Choices "1", "2", "0", and in one row "1", "1", "0"; targets are texts, as ``acc`` tells."""
+    changed = []
+    for place, row in enumerate(rows):
+        texts = ["1", "1", "0"] if twice and place == 5 else ["1", "2", "0"]
+        target = texts[place % 3]
+        arguments = {f"gen_args_{i}": {"arg_0": f"Pick {place}:", "arg_1": f" {text}"} for i, text in enumerate(texts)}
+        said = [[str(-1.0 - (i - place) % 3), "False"] for i in range(3)]
+        gold = texts.index(target) if acc == "text" else int(target)
+        values = [float(value) for value, _ in said]
+        best = values.index(max(values))
+        found = row | {"target": target, "arguments": arguments, "filtered_resps": said, "metrics": ["acc"]}
+        found |= {"acc": float(best == gold)}
+        if acc is None:
+            found = {name: value for name, value in found.items() if name != "acc"} | {"metrics": []}
+        changed.append(found)
+    return changed
+
+
+def test_choices_that_stand_twice_do_not_turn_texts_into_numbers(tmp_path: Path) -> None:
+    """As numbers, all targets would be read as well, and all of them wrongly."""
+    for twice in (False, True):
+        file = copy(tmp_path / str(twice), "tiny_choice", partial(digits, twice=twice))
+        items = read_lm_eval(file).tasks["tiny_choice"].items
+        golds = [one.item.answer for one in items if isinstance(one.item, ChoiceItem)]
+        assert golds == [place % 3 for place in range(10)]
+
+
+def test_a_reading_alone_is_held_against_the_recorded_accuracy(tmp_path: Path) -> None:
+    def wrong(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [*rows[:4], rows[4] | {"acc": 1.0 - rows[4]["acc"]}, *rows[5:]]
+
+    left = read_lm_eval(copy(tmp_path / "a", "tiny_choice", wrong)).left_out
+    assert "fits no reading of its targets" in left["tiny_choice"]
+
+    left = read_lm_eval(copy(tmp_path / "b", "tiny_choice", partial(digits, twice=False, acc=None))).left_out
+    assert "no accuracy is recorded that tells which" in left["tiny_choice"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("acc", 10**400), ("target", "1" * 5000)])
+def test_numbers_that_nothing_holds_are_no_crash(tmp_path: Path, name: str, value: Any) -> None:
+    def change(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [rows[0] | {name: value}, *rows[1:]]
+
+    file = copy(tmp_path, "tiny_choice", change)
+    if name == "target":
+        assert "tiny_choice" in read_lm_eval(file).left_out
+        return
+    with pytest.raises(DataError, match="too large to be a score") as error:
+        read_lm_eval(file)
+    assert "line 1" in str(error.value)
+
+
+def test_results_that_are_no_document_are_refused(tmp_path: Path) -> None:
+    file = copy(tmp_path, "tiny_choice")
+    [results] = tmp_path.glob("results_*")
+    broken = {
+        "[" * 100_000: "nested too deeply",
+        "[]": "no JSON object",
+        '{"a": "\\ud83d"}': "half a character",
+        '{"a": ' + "1" * 5000 + "}": "is not read",
+    }
+    for text, problem in broken.items():
+        results.write_text(text)
+        with pytest.raises(DataError, match=problem) as error:
+            read_lm_eval(file)
+        assert "results_" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from lorascope import CompareOptions, Questions, compare, load_result
 from lorascope.cli.main import run
 from lorascope.schema.comparison import Comparison, Measurement
+from lorascope.workflows.asking import NOTHING_ASKED
 
 
 def pick(comparison: Comparison, **wanted: Any) -> list[Measurement]:
@@ -139,7 +141,7 @@ def test_asking_again_asks_nothing(language: Path, llama, monkeypatch: pytest.Mo
         raise AssertionError("a finished item was asked again")
 
     monkeypatch.setattr(TransformersEngine, "_ask", never)
-    monkeypatch.setattr("lorascope.workflows.asking.measure_costs", lambda *_: ([], []))
+    monkeypatch.setattr(TransformersEngine, "measure_cost", never)
     before = load_result(language)
     root = language.parent.parent
     again = compare(
@@ -152,8 +154,36 @@ def test_asking_again_asks_nothing(language: Path, llama, monkeypatch: pytest.Mo
         )
     )
     after = load_result(again)
-    numbers = [found for found in after.measurements if found.area != "cost"]
-    assert numbers == [found for found in before.measurements if found.area != "cost"]
+    assert pick(before, area="cost")
+    key = operator.attrgetter("area", "task", "subject", "reference", "metric", "signature")
+    assert sorted(after.measurements, key=key) == sorted(before.measurements, key=key)
+    assert {finding.id for finding in after.findings} == {finding.id for finding in before.findings}
+
+
+def test_other_metrics_load_no_model(language: Path, llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rescoring kept answers in another folder: nothing is asked, and the cost that was not measured says why."""
+    from lorascope.engines.holding import Holder
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    root = language.parent.parent
+    suite = (root / "suite.yaml").read_text()
+    (root / "other.yaml").write_text(suite.replace("[rougeL, bleu, exact_match]", "[token_f1]\n  extract: 'is (\\d+)'"))
+    monkeypatch.setattr(Holder, "ready", never)
+    rescored = compare(
+        CompareOptions(
+            base=str(llama.base),
+            adapted=(str(llama.lora), str(llama.full)),
+            questions=Questions(suite=root / "other.yaml", probe=("en",), limit=24),
+            weights=False,
+            out=tmp_path / "rescored",
+        )
+    )
+    comparison = load_result(rescored)
+    assert {found.metric for found in pick(comparison, task="numbers", area="task")} == {"token_f1", "kl_to_base"}
+    assert not pick(comparison, area="cost")
+    assert [each.reason for each in comparison.missing if each.area == "cost"] == [NOTHING_ASKED]
 
 
 def test_a_classifier_without_base_head(bert, topics: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,17 @@ import pytest
 
 from lorascope.data.imported.eval_archive import EvalArchive
 from lorascope.data.imported.runs import Tool
-from lorascope.errors import InvalidComparison, OutputError, UsageError
+from lorascope.data.tasks import LoadedTask
+from lorascope.errors import DataError, InvalidComparison, OutputError, UsageError
+from lorascope.measures.core import Scored
 from lorascope.schema.comparison import Comparison, Measurement
+from lorascope.schema.items import GenerateAnswer, GenerateItem
+from lorascope.schema.suite import SuiteTask
+from lorascope.workflows import scoring
 from lorascope.workflows.imported import ImportOptions, import_runs
+from lorascope.workflows.imported_scores import Agreement, agreement_findings, own_names
 from lorascope.workflows.publish import load_result
+from lorascope.workflows.scoring import Asked
 
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures" / "imported"
 
@@ -162,8 +172,8 @@ def test_another_template_is_a_warning(tmp_path: Path) -> None:
     assert finding.evidence[0].startswith("predictions: 2 of 2 prompts differ")
 
 
-def test_scores_that_are_not_ours_are_reported_beside_ours(tmp_path: Path) -> None:
-    """The harness counts case where ours does not: both numbers stand in the result, with the item that differs."""
+def test_where_the_tool_judges_otherwise_its_verdicts_hold(tmp_path: Path) -> None:
+    """The harness counts case where ours does not: its own is the number to quote, and ours is said to differ."""
     for name in ("base", "tuned"):
         folder = tmp_path / name
         folder.mkdir()
@@ -177,11 +187,187 @@ def test_scores_that_are_not_ours_are_reported_beside_ours(tmp_path: Path) -> No
         "lm-eval", tmp_path / "out", base=str(tmp_path / "base"), adapted=(str(tmp_path / "tuned"),),
         filter_name="whole",
     )  # fmt: skip
-    assert values(one(comparison, "tiny_generate", "exact_match")) == (1.0, 1.0)
+    assert [each.metric for each in comparison.measurements] == ["exact_match_lm_eval"]
     assert values(one(comparison, "tiny_generate", "exact_match_lm_eval")) == (0.0, 0.0)
     [told] = [found for found in comparison.findings if found.id == "import:agreement:tiny_generate:exact_match"]
     assert told.evidence[0].startswith("20 of 20 answers differ, by 1 at most")
     assert "case counts" in told.evidence[1]
+    [ledger] = comparison.flips
+    assert ledger.both_wrong == 10
+
+
+def worked(path: Path, right: Sequence[bool], *, results: bool = True) -> str:
+    """A task like GSM8K: the target is a whole solution, the answer its last number, and the harness knows that."""
+    [file] = (FIXTURES / "lm-eval" / "base").glob("samples_tiny_generate_*")
+    first = json.loads(file.read_text("utf-8").splitlines()[0])
+    path.mkdir()
+    rows = [
+        first
+        | {"doc_id": n, "doc_hash": f"{n:064d}"[::-1], "target": f"Adding gives {n}.\n#### {n}"}
+        | {"filtered_resps": [str(n if fine else n + 1)], "filter": "strict", "metrics": ["exact_match"]}
+        | {"exact_match": float(fine), "arguments": {"gen_args_0": {"arg_0": f"What is {n}?", "arg_1": {}}}}
+        for n, fine in enumerate(right)
+    ]
+    (path / file.name).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    if results:
+        [header] = (FIXTURES / "lm-eval" / "base").glob("results_*")
+        (path / header.name).write_bytes(header.read_bytes())
+    return str(path)
+
+
+@pytest.mark.parametrize("results", [True, False])
+@pytest.mark.parametrize("role", ["target", "retention"])
+def test_an_answer_taken_out_of_a_solution_is_judged_as_the_harness_does(
+    tmp_path: Path, role: str, results: bool
+) -> None:
+    base = worked(tmp_path / "base", [n % 6 > 0 for n in range(60)], results=results)
+    tuned = worked(tmp_path / "tuned", [n % 3 == 1 for n in range(60)], results=results)
+    comparison = imported(
+        "lm-eval", tmp_path / "out", base=base, adapted=(tuned,),
+        retention=("tiny_generate",) if role == "retention" else (),
+    )  # fmt: skip
+    found = one(comparison, "tiny_generate", "exact_match_lm_eval")
+    assert values(found) == pytest.approx((50 / 60, 20 / 60))
+    assert found.delta is not None
+    assert found.delta.verdict == "regressed"
+    assert "exact_match" not in {each.metric for each in comparison.measurements}
+    [task] = comparison.tasks
+    assert task.metrics[0] == "exact_match_lm_eval"
+    [ledger] = comparison.flips
+    assert (ledger.both_right + ledger.broken, ledger.both_right + ledger.fixed) == (50, 20)
+    kind = "learning" if role == "target" else "forgetting"
+    [told] = [each for each in comparison.findings if each.id == f"{kind}:tiny_generate:tuned"]
+    assert told.evidence[0].startswith("exact_match_lm_eval 0.8333 → 0.3333")
+    if role == "retention":
+        assert one(comparison, "tiny_generate", "forgotten_rate").adapted is not None
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert {(row["exact_match_lm_eval_base"], row["flip"]) for row in rows} >= {(1.0, "broken"), (0.0, "both_wrong")}
+
+
+def test_a_third_run_without_the_task_is_missing_under_the_tools_metric(tmp_path: Path) -> None:
+    base, tuned = (worked(tmp_path / name, [n > 3 for n in range(9)]) for name in ("base", "tuned"))
+    comparison = imported("lm-eval", tmp_path / "out", base=base, adapted=(tuned, third(tmp_path)))
+    [absent] = [each for each in comparison.measurements if each.subject == "third"]
+    assert (absent.metric, absent.adapted) == ("exact_match_lm_eval", None)
+    assert absent.missing_reason
+
+
+def third(path: Path) -> str:
+    """A run that has another task alone."""
+    (path / "third").mkdir()
+    [file] = (FIXTURES / "lm-eval" / "tuned").glob("samples_tiny_choice_*")
+    (path / "third" / file.name).write_bytes(file.read_bytes())
+    return str(path / "third")
+
+
+def epochs_log(path: Path, name: str, right: Sequence[Sequence[bool]]) -> str:
+    header = {"status": "success", "eval": {"task": "t", "scorers": [{"name": "judge"}], "config": {"epochs": 2}}}
+    with zipfile.ZipFile(path / f"{name}.eval", "w") as archive:
+        archive.writestr("header.json", json.dumps(header))
+        for key, turns in enumerate(right):
+            for epoch, fine in reversed(list(enumerate(turns, 1))):
+                said = {"completion": f"I say {'yes' if fine else 'no'}"}
+                sample = {"id": key, "epoch": epoch, "input": f"{key}?", "target": "yes", "output": said}
+                sample["scores"] = {"judge": {"value": "C" if fine else "I"}}
+                archive.writestr(f"samples/{key}_epoch_{epoch}.json", json.dumps(sample))
+    return str(path / f"{name}.eval")
+
+
+def test_of_several_epochs_the_first_is_right_or_wrong_and_all_are_in_the_mean(tmp_path: Path) -> None:
+    base = epochs_log(tmp_path, "base", [(True, True)] * 30 + [(True, False)] * 10)
+    tuned = epochs_log(tmp_path, "tuned", [(False, True)] * 30 + [(True, False)] * 10)
+    comparison = imported("inspect", tmp_path / "out", base=base, adapted=(tuned,))
+    found = one(comparison, "t", "judge")
+    assert values(found) == (35 / 40, 20 / 40)
+    assert found.delta is not None
+    assert (found.unit, found.delta.margin, found.delta.verdict) == ("fraction", 0.02, "regressed")
+    [ledger] = comparison.flips
+    assert (ledger.broken, ledger.fixed, ledger.both_right) == (30, 0, 10)
+
+
+def test_metrics_of_the_tool_take_no_other_column(tmp_path: Path) -> None:
+    runs = []
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+        [file] = (FIXTURES / "lm-eval" / name).glob("samples_tiny_choice_*")
+        more = {"metrics": ["acc", "gold_logprob", "a b", "a-b"], "gold_logprob": 7.0, "a b": 1.0, "a-b": 0.0}
+        rows = [json.loads(line) | more for line in file.read_text("utf-8").splitlines()]
+        (tmp_path / name / file.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        runs.append(str(tmp_path / name))
+    comparison = imported("lm-eval", tmp_path / "out", base=runs[0], adapted=(runs[1],))
+    assert values(one(comparison, "tiny_choice", "a-b")) == (0.0, 0.0)
+    assert values(one(comparison, "tiny_choice", "a-b_2")) == (1.0, 1.0)
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "samples.parquet").to_pylist()
+    assert {row["lm_eval_gold_logprob_base"] for row in rows} == {7.0}
+    assert all(row["gold_logprob_base"] < 0 for row in rows)
+    assert {(row["a-b_base"], row["a-b_2_base"]) for row in rows} == {(0.0, 1.0)}
+
+
+def test_names_of_the_tools_metrics_are_all_different() -> None:
+    given = ["a b", "a-b", "a:b", "exact_match", "exact_match_lm_eval", "", "gold_logprob_change"]
+    names = own_names(given, "lm-eval")
+    assert len(set(names.values())) == len(given)
+    assert names["a-b"] == "a-b"
+    assert names["gold_logprob_change"] == "lm_eval_gold_logprob_change"
+
+
+def test_equality_is_claimed_only_for_what_was_compared() -> None:
+    part = Agreement("t", "m", "o", 3, 4, 0, 0.0, "", None)
+    none = replace(part, items=0)
+    assert not part.equal
+    assert not none.equal
+    [told] = agreement_findings("inspect", [part, none])
+    assert told.title.endswith("that both have a value for")
+    assert told.evidence == ["t: m is our o on 3 of 4 answers; ours is undefined on the others"]
+
+
+def test_each_runs_answers_are_scored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Asked] = []
+    scorer = scoring._SCORERS["generate"]
+
+    def counting(task: LoadedTask, asked: Asked) -> dict[str, Scored]:
+        calls.append(asked)
+        return scorer(task, asked)
+
+    monkeypatch.setitem(scoring._SCORERS, "generate", counting)
+    base, tuned = predictions(tmp_path / "a.jsonl", ["x", "y"]), predictions(tmp_path / "b.jsonl", ["x", "z"])
+    imported("files", tmp_path / "out", base=base, adapted=(tuned,))
+    assert len(calls) == 2
+
+
+def test_verdicts_go_with_their_items_and_statistics_do_not() -> None:
+    items = [GenerateItem(item_id=name, prompt=name, references=("yes",)) for name in "abc"]
+    asked = Asked(items, [GenerateAnswer(text="yes", truncated=False)] * 3, (), (True, False, True))
+    task = LoadedTask(SuiteTask(name="t", kind="generate", data=""), "generate", tuple(items), (), (), "f")
+    assert scoring.right(task, asked) == [True, False, True]
+    assert scoring.right(task, asked.subset([2, 1])) == [True, False]
+    first = scoring.score(task, asked)
+    first.clear()
+    assert len(scoring.score(task, asked)["exact_match"].item_values()) == 3
+    assert len(scoring.score(task, asked.subset([0]))["exact_match"].item_values()) == 1
+    none = replace(task, spec=task.spec.model_copy(update={"metrics": []}))
+    assert scoring.score(none, asked) == {}
+    other = replace(asked, answers=[GenerateAnswer(text="no", truncated=False)] * 3)
+    assert sum(scoring.score(task, other)["exact_match"].item_values()) == 0
+
+
+def test_a_failure_before_the_statistics_leaves_no_folder(tmp_path: Path) -> None:
+    base = epochs_log(tmp_path, "base", [(True, True), (True,)])
+    tuned = epochs_log(tmp_path, "tuned", [(True, True), (True, True)])
+    with pytest.raises(DataError, match="items of t have 1 to 2 answers in base"):
+        imported("inspect", tmp_path / "out", base=base, adapted=(tuned,))
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_make_a_folders_too_long_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base, tuned = predictions(tmp_path / "a.jsonl", ["x", "y"]), predictions(tmp_path / "b.jsonl", ["x", "z"])
+    for last in "de":
+        options = ImportOptions(tool="files", base=f"{'长' * 80}={base}", adapted=(f"{'名' * 60}{last}={tuned}",))
+        assert len(import_runs(options).parent.name.encode()) <= 255
+    assert len(list((tmp_path / "reports").iterdir())) == 2
+    with pytest.raises(UsageError, match="longer than file systems take"):
+        import_runs(ImportOptions(tool="files", base=base, adapted=(f"{'长' * 90}={tuned}",)))
 
 
 def test_runs_with_other_settings_are_refused_or_critical(tmp_path: Path) -> None:
