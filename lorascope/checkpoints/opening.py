@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
@@ -138,7 +139,7 @@ def split_name(text: str) -> tuple[str | None, str]:
     A name may hold slashes, as names on a hub or a server do, where what follows it is a folder.
     """
     name, equals, path = text.partition("=")
-    named = equals and name and path and ("/" not in name or Path(path).is_dir()) and not Path(text).exists()
+    named = equals and name and path and ("/" not in name or os.path.isdir(path)) and not os.path.exists(text)
     return (name, path) if named else (None, text)
 
 

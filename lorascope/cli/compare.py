@@ -69,6 +69,7 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     from lorascope.cli.show import show_result
     from lorascope.workflows.compare import CompareOptions
     from lorascope.workflows.compare import compare as run
+    from lorascope.workflows.gate import outcome_line
     from lorascope.workflows.publish import load_result
     from lorascope.workflows.served import ServedOptions, compare_served, served_only
     from lorascope.workflows.tasks import Questions
@@ -100,4 +101,8 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
         result = run(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
     judged = load_result(result).gates
-    return 0 if judged is None or judged.passed else 1
+    if judged is None or judged.passed:
+        return 0
+    if quiet:
+        click.echo(outcome_line(judged), err=True)
+    return 1

@@ -15,7 +15,7 @@ from rich.console import Console
 @click.option("--baseline", type=click.Path(path_type=Path), help="An earlier result.json to compare with.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the outcome as Markdown, for a job summary.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the outcome as JUnit XML.")
-@click.option("--quiet", is_flag=True, help="No table; the exit code says it.")
+@click.option("--quiet", is_flag=True, help="No table; a failure is one line on standard error.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def gate(
     result: Path,
@@ -33,5 +33,9 @@ def gate(
     """
     from lorascope.workflows.gate import run_gate
 
-    console = Console(file=io.StringIO()) if quiet else Console()
-    return run_gate(result, gates, baseline, console, summary=summary, junit_path=junit)
+    unseen = io.StringIO()
+    console = Console(file=unseen, width=1000) if quiet else Console()
+    code = run_gate(result, gates, baseline, console, summary=summary, junit_path=junit)
+    if quiet and code:
+        click.echo(unseen.getvalue().rstrip().rpartition("\n")[2].rstrip(), err=True)
+    return code

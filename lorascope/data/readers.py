@@ -124,6 +124,11 @@ def _encodable(value: dict[str, Any], place: str) -> dict[str, Any]:
     return value
 
 
+# Nested deeper than Python reads, and whole numbers of thousands of digits.
+_BEYOND_JSON = (RecursionError, ValueError)
+_TOO_MUCH = "leave the record out: it is nested too deeply, or holds a number that is too long"
+
+
 def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -137,13 +142,17 @@ def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
                 where=place,
                 remedy="each line must be one whole JSON object",
             ) from error
+        except _BEYOND_JSON as error:
+            raise DataError(f"JSON that cannot be read: {error}", where=place, remedy=_TOO_MUCH) from error
         yield Row(_encodable(_record(value, place), place), place)
 
 
 def _json_rows(text: str, source: str) -> Iterator[Row]:
     try:
         values = json.loads(text) if text.strip() else []
-    except json.JSONDecodeError as error:
+    except _BEYOND_JSON as error:
+        if not isinstance(error, json.JSONDecodeError):
+            raise DataError(f"JSON that cannot be read: {error}", where=source, remedy=_TOO_MUCH) from error
         raise DataError(
             f"broken JSON: {error.msg} at column {error.colno}",
             where=f"{source}, line {error.lineno}",

@@ -92,6 +92,11 @@ def _same_file(one: Path, other: Path) -> bool:
     return other.exists() and one.samefile(other)
 
 
+def outcome_line(report: GateReport) -> str:
+    """The outcome in one line, for those who asked for no table."""
+    return headline(report)
+
+
 def show(report: GateReport, console: Console) -> None:
     """Print the rows, those that block first, and the outcome."""
     console.print(_table(report))

@@ -137,3 +137,12 @@ def test_a_dataset_in_a_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_dataset_names_are_checked(tmp_path: Path, source: str) -> None:
     with pytest.raises(DataError, match="hf:NAME"):
         read_rows(source, root=tmp_path)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5_000], ids=["deep", "long"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_json_beyond_what_python_reads_is_refused(tmp_path: Path, value: str, name: str) -> None:
+    text = f'{{"text": {value}' if name.endswith("l") else f'[{{"text": {value}'
+    (tmp_path / name).write_text(text + ("}" if name.endswith("l") else "}]"))
+    with pytest.raises(DataError, match="JSON"):
+        list(read_rows(name, root=tmp_path))
