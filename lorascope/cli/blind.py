@@ -20,7 +20,13 @@ def blind() -> None:
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="File for the key, outside that folder.")
 @click.option("--subject", help="Which subject is put beside the base. Needed where there are several.")
 @click.option("--task", help="Which task the answers come from. Needed where there are several.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of items, not of the order.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the choice of items, not of the order.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def export(
     result: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -36,7 +37,10 @@ def _seconds(context: click.Context, parameter: click.Parameter, written: str | 
         raise click.BadParameter(
             f"{written!r} is no time span; write a number and a unit, like 12h, 30d or 4w.", context, parameter
         )
-    return float(found[1]) * _UNITS[found[2]]
+    span = float(found[1]) * _UNITS[found[2]]
+    if not math.isfinite(span):
+        raise click.BadParameter("longer than any time there was.", context, parameter)
+    return span
 
 
 def _shared_options(command: _Command) -> _Command:

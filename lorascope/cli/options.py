@@ -62,7 +62,13 @@ def common(command: _Command) -> _Command:
     """``--seed --quiet --json --debug``: every command that measures something has them."""
     for option in reversed(
         (
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling and resampling."),
+            click.option(
+                "--seed",
+                type=click.IntRange(0, 2**32 - 1),
+                default=0,
+                show_default=True,
+                help="Seed of sampling and resampling.",
+            ),
             click.option("--quiet", is_flag=True, help="No progress and no table; errors are still shown."),
             click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table."),
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -253,15 +259,22 @@ def file_sets(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def label_names(path: Path) -> tuple[str, ...]:
-    """Label names from a JSON list or from one a line; a usage error where it is neither or names one twice."""
+    """Label names from a JSON list or from one a line; a usage error where it is neither or names one twice.
+
+    Their places are the outputs of a head, so an entry that is no name is refused and not passed over; only empty lines
+    at the end of the file are.
+    """
     import json
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig").rstrip()
         names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    except (UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"--labels: {path} is neither a JSON list nor lines of UTF-8 text ({error})") from error
-    cleaned = tuple(name.strip() for name in names if isinstance(name, str) and name.strip())
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise click.UsageError(f"--labels: entry {place + 1} of {path} is {name!r}, which names no label")
+    cleaned = tuple(name.strip() for name in names)
     if not cleaned or len(set(cleaned)) != len(cleaned):
         raise click.UsageError(f"--labels: {path} must name each label once, and at least one")
     return cleaned

@@ -8,7 +8,7 @@ after other examples are told apart by it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lorascope.errors import ConfigError, DataError
@@ -30,10 +30,16 @@ def draw_examples(pool: Sequence[Item], spec: SuiteTask, *, seed: int) -> tuple[
     on a file does not pick the very examples that were drawn from it.
     """
     usable = [item for item in pool if isinstance(item, GenerateItem | ChoiceItem)]
-    different: dict[Hashable, Asked] = {}
+    drawn: list[Asked] = []
+    choices: dict[str, list[set[str]]] = {}
     for item in sorted(usable, key=lambda item: _rank(seed, item.item_id.split("#")[0])):
-        different.setdefault(_question(item), item)
-    return tuple(different.values())[: spec.few_shot + 1]
+        if len(drawn) > spec.few_shot:
+            break
+        known = choices.setdefault(_question(item), [])
+        if not any(_meet(_choices(item), other) for other in known):
+            drawn.append(item)
+        known.append(_choices(item))
+    return tuple(drawn)
 
 
 def _rank(seed: int, item_id: str) -> str:
@@ -69,8 +75,7 @@ def _put(item: Asked, spec: SuiteTask, examples: Sequence[Asked]) -> Asked:
 
 
 def _others(item: Asked, spec: SuiteTask, examples: Sequence[Asked]) -> list[Asked]:
-    own = _question(item)
-    chosen = [example for example in examples if _question(example) != own][: spec.few_shot]
+    chosen = [example for example in examples if not _same_question(example, item)][: spec.few_shot]
     if len(chosen) < spec.few_shot:
         raise ConfigError(
             f"'few_shot' asks for {spec.few_shot} examples, and the data has {len(chosen)} of other questions",
@@ -80,10 +85,30 @@ def _others(item: Asked, spec: SuiteTask, examples: Sequence[Asked]) -> list[Ask
     return chosen
 
 
-def _question(item: Asked) -> Hashable:
-    """What two items have in common that ask the same, whatever their references are."""
-    turns = tuple((turn["role"], turn["content"]) for turn in item.messages or ())
-    return (turns, item.prompt) if isinstance(item, GenerateItem) else (turns, item.context, item.choices)
+def _same_question(one: Asked, other: Asked) -> bool:
+    return _question(one) == _question(other) and _meet(_choices(one), _choices(other))
+
+
+def _question(item: Asked) -> str:
+    """What two items have in common that ask the same, whatever their references or the order of their choices.
+
+    A system message, white space, and whether it is put as a chat make no other question. Of a choice's text only the
+    signs count, not their order, for it may list the choices.
+    """
+    text = "".join("".join(turn["content"] for turn in _own_turns(item)).split())
+    return "".join(sorted(text)) if isinstance(item, ChoiceItem) else text
+
+
+def _choices(item: Asked) -> set[str]:
+    return {choice.strip() for choice in item.choices} if isinstance(item, ChoiceItem) else set()
+
+
+def _meet(one: set[str], other: set[str]) -> bool:
+    """Whether two items with the same text may be one question: they share a choice, or are no choices.
+
+    "Which sentence is right?" is another question with each other set of sentences.
+    """
+    return not one or not other or bool(one & other)
 
 
 def _text(item: Asked) -> str:

@@ -124,9 +124,13 @@ def _encodable(value: dict[str, Any], place: str) -> dict[str, Any]:
     return value
 
 
-# Nested deeper than Python reads, and whole numbers of thousands of digits.
 _BEYOND_JSON = (RecursionError, ValueError)
-_TOO_MUCH = "leave the record out: it is nested too deeply, or holds a number that is too long"
+
+
+def _beyond(error: Exception, place: str) -> DataError:
+    """Nested deeper than Python reads, or a whole number of thousands of digits."""
+    what = "the JSON is nested too deeply" if isinstance(error, RecursionError) else "the JSON holds too long a number"
+    return DataError(what, where=place, remedy="mend the record or leave it out")
 
 
 def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
@@ -143,7 +147,7 @@ def _jsonl_rows(text: str, source: str) -> Iterator[Row]:
                 remedy="each line must be one whole JSON object",
             ) from error
         except _BEYOND_JSON as error:
-            raise DataError(f"JSON that cannot be read: {error}", where=place, remedy=_TOO_MUCH) from error
+            raise _beyond(error, place) from error
         yield Row(_encodable(_record(value, place), place), place)
 
 
@@ -152,7 +156,7 @@ def _json_rows(text: str, source: str) -> Iterator[Row]:
         values = json.loads(text) if text.strip() else []
     except _BEYOND_JSON as error:
         if not isinstance(error, json.JSONDecodeError):
-            raise DataError(f"JSON that cannot be read: {error}", where=source, remedy=_TOO_MUCH) from error
+            raise _beyond(error, source) from error
         raise DataError(
             f"broken JSON: {error.msg} at column {error.colno}",
             where=f"{source}, line {error.lineno}",

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
@@ -150,8 +150,23 @@ class AnswerCache:
                     self.damaged += 1
         return found
 
-    def put_many(self, outcomes: Iterable[tuple[str, Outcome]], context: Context | None = None) -> None:
-        """Store and commit all of them or none; an answer that is stored already is replaced."""
+    def notes(self, keys: Sequence[str]) -> dict[str, list[str]]:
+        """What a reader of the answers at these keys has to know, where something was stored with them."""
+        found: dict[str, list[str]] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = list(dict.fromkeys(keys[start : start + _KEYS_PER_QUERY]))
+            marks = ",".join("?" * len(part))
+            for key, note in self._read(f"SELECT key, note FROM notes WHERE key IN ({marks}) ORDER BY note", part):
+                found.setdefault(str(key), []).append(str(note))
+        return found
+
+    def put_many(
+        self,
+        outcomes: Iterable[tuple[str, Outcome]],
+        context: Context | None = None,
+        notes: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Store and commit all of them or none, with the ``notes`` by key; what is stored already is replaced."""
         encoded = [(key, _encode(outcome)) for key, outcome in outcomes]
         if not encoded:
             return
@@ -160,6 +175,9 @@ class AnswerCache:
             number = None if context is None else self._number_of(context, now)
             rows = [(key, text, checksum(key, text), number, now) for key, text in encoded]
             self._connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("DELETE FROM notes WHERE key = ?", [(key,) for key, _ in encoded])
+            told = [(key, note) for key, found in (notes or {}).items() for note in found]
+            self._connection.executemany("INSERT OR IGNORE INTO notes VALUES (?, ?)", told)
 
     def holdings(self) -> list[Holding]:
         """What there is, by context, the newest first."""
@@ -190,7 +208,7 @@ class AnswerCache:
         """Remove these answers; how many there were. The file shrinks with :meth:`shrink`."""
         with self._writing():
             removed = sum(self._connection.execute("DELETE FROM answers WHERE key = ?", [key]).rowcount for key in keys)
-            self._forget_unused_contexts()
+            self._forget_what_is_unused()
         return removed
 
     def prune(self, *, before: float | None = None, contents: Sequence[str] | None = None) -> int:
@@ -210,7 +228,7 @@ class AnswerCache:
             values += contents
         with self._writing():
             removed = self._connection.execute(f"DELETE FROM answers WHERE {' AND '.join(wanted)}", values).rowcount
-            self._forget_unused_contexts()
+            self._forget_what_is_unused()
         return removed
 
     def shrink(self) -> None:
@@ -229,7 +247,8 @@ class AnswerCache:
         [(number,)] = self._connection.execute("SELECT id FROM contexts WHERE digest = ?", [digest])
         return int(number)
 
-    def _forget_unused_contexts(self) -> None:
+    def _forget_what_is_unused(self) -> None:
+        self._connection.execute("DELETE FROM notes WHERE key NOT IN (SELECT key FROM answers)")
         self._connection.execute("DELETE FROM contexts WHERE id NOT IN (SELECT context FROM answers WHERE context > 0)")
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:

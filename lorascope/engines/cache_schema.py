@@ -13,6 +13,7 @@ VERSION = 1
 """``PRAGMA user_version`` of a file. 0, with a table of answers alone, is what lorascope wrote before there was one."""
 
 _TRIES, _PAUSE_SECONDS = 100, 0.1
+_OWN = {"answers", "contexts"}
 
 _CONTEXTS = """
 CREATE TABLE contexts (
@@ -26,6 +27,8 @@ CREATE TABLE answers (
     key TEXT PRIMARY KEY, outcome TEXT NOT NULL, checksum TEXT NOT NULL, context INTEGER, created REAL
 ) WITHOUT ROWID
 """
+# Beside the tables that the format has always had, so that a lorascope that knows no notes reads the file as before.
+_NOTES = "CREATE TABLE IF NOT EXISTS notes (key TEXT, note TEXT, PRIMARY KEY (key, note)) WITHOUT ROWID"
 
 
 def checksum(key: str, outcome: str) -> str:
@@ -36,16 +39,19 @@ def checksum(key: str, outcome: str) -> str:
 def create_or_migrate(connection: sqlite3.Connection) -> None:
     """Make an empty file a cache, and an older cache one of today's; the file is written to in any case.
 
-    The write proves that the disk takes answers before a model is loaded. The connection must be in autocommit mode.
+    The write proves that the disk takes answers before a model is loaded; what is no cache is refused before it. The
+    connection must be in autocommit mode.
 
     Raises:
         DataError: a database of another program, or a cache of a newer lorascope.
         sqlite3.Error: the file cannot be read or written.
     """
+    _tables(connection)
     _use_write_ahead_log(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         _bring_up_to_date(connection)
+        connection.execute(_NOTES)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -73,10 +79,21 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     """Idempotent, and under the write lock: of two processes that open an old file, the second finds it done."""
+    tables = _tables(connection)
+    if not tables >= _OWN:
+        _migrate_from_0(connection, bool(tables))
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    """Names of the tables in a cache of this format or an older one, none in an empty file; nothing is written.
+
+    Raises:
+        DataError: a database of another program, or a cache of a newer lorascope.
+    """
     [(version,)] = connection.execute("PRAGMA user_version")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if version == VERSION and {"answers", "contexts"} <= tables:
-        return
+    if version == VERSION and tables >= _OWN:
+        return tables
     if version > VERSION:
         raise DataError(
             f"the answer cache has format {version}, and this lorascope knows formats up to {VERSION}",
@@ -88,7 +105,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
             f"the file is a database of another program (its tables: {', '.join(sorted(tables)) or 'none'})",
             remedy="use another folder for the cache",
         )
-    _migrate_from_0(connection, bool(tables))
+    return tables
 
 
 def _migrate_from_0(connection: sqlite3.Connection, filled: bool) -> None:

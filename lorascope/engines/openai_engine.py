@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lorascope.engines.base import Outcome, Progress, Subject
@@ -43,6 +44,7 @@ from lorascope.schema.suite import SuiteTask
 _BAD_REQUEST = 400
 _SPECIAL = re.compile(r"<.+>|\[.+\]")
 _KINDS = ("generate", "choice", "likelihood")
+_NO_START = "the server puts no beginning-of-text token: the first token of each text is not predicted"
 _NO_LOGPROBS = "the server gives no log-probabilities of given text (neither echo with logprobs, nor prompt_logprobs)"
 _OWN_SETTINGS = (
     "answers come from a server: what it adds to decoding by itself (a repetition penalty in the checkpoint's "
@@ -62,9 +64,9 @@ class OpenAIEngine:
     follow the same rule for the seam between context and continuation as the transformers engine, by token counts. A
     server that cannot is an EvaluationError for choice and likelihood, and leaves ``gold_logprob`` None.
 
-    A prompt that is too long is refused by the server, not cut. Answers are stored as they arrive. The key of an
-    answer holds the address and the model's name, but a server may change its weights under the same name: give a
-    ``cache`` that lives no longer than the run's folder.
+    A prompt that is too long is refused by the server, not cut. Answers are stored as they arrive, with what ``notes``
+    say of them. The key of an answer holds the address and the model's name, but a server may change its weights under
+    the same name: give a ``cache`` that lives no longer than the run.
     """
 
     def __init__(
@@ -86,33 +88,47 @@ class OpenAIEngine:
             url=server_url(url), api_key_env=api_key_env, concurrency=concurrency, timeout=timeout, retries=retries
         )
         self.notes: list[str] = [_OWN_SETTINGS]
-        self._cache = cache
+        self.cache = cache
         self._modes: dict[str, ScoringMode | None] = {}
 
     def answer(
         self, subject: Subject, task: SuiteTask, items: Sequence[Item], on_progress: Progress | None = None
     ) -> list[Answer]:
         """One answer per item, in the order of the items; see :class:`lorascope.engines.base.Engine`."""
-        setting = Setting(engine=f"openai {self.server.url} {subject.name}", dtype="as served", device="server")
+        setting = self.setting(subject)
         keys = answer_keys(subject, task, items, setting)
-        stored = self._cache.get_many(keys) if self._cache is not None else {}
+        stored = self.cache.get_many(keys) if self.cache is not None else {}
         outcomes = {index: stored[key] for index, key in enumerate(keys) if key in stored}
+        told = self.cache.notes(list(stored)) if self.cache is not None else {}
+        notes = Counter(note for index in outcomes for note in told.get(keys[index], ()))
         waiting = [index for index in range(len(items)) if index not in outcomes]
         if on_progress is not None:
             on_progress(len(outcomes), len(items))
         context = context_of(subject, task, setting)
-        for index, outcome in self._fresh(subject.name, task, items, waiting):
+        for index, (outcome, said) in self._fresh(subject.name, task, items, waiting):
             outcomes[index] = outcome
-            if self._cache is not None:
-                self._cache.put_many([(keys[index], outcome)], context)
+            notes.update(said)
+            if self.cache is not None:
+                self.cache.put_many([(keys[index], outcome)], context, {keys[index]: said})
             if on_progress is not None:
                 on_progress(len(outcomes), len(items))
+        self._tell(subject.name, task, notes, len(items))
         return [outcomes[index].answer for index in range(len(items))]
+
+    def setting(self, subject: Subject) -> Setting:
+        """What the keys of this subject's answers hold beside the questions."""
+        return Setting(engine=f"openai {self.server.url} {subject.name}", dtype="as served", device="server")
+
+    def _tell(self, model: str, task: SuiteTask, notes: Counter[str], asked: int) -> None:
+        for note, count in sorted(notes.items()):
+            told = note if note == _NO_LOGPROBS else f"{task.name}, {model}: {note} ({count:,} of {asked:,})"
+            if told not in self.notes:
+                self.notes.append(told)
 
     def ask(self, model: str, task: SuiteTask, items: Sequence[Item]) -> list[Answer]:
         """Answers asked now, past the cache, in the order of the items."""
         found = dict(self._fresh(model, task, items, range(len(items))))
-        return [found[index].answer for index in range(len(items))]
+        return [found[index][0].answer for index in range(len(items))]
 
     def models(self) -> dict[str, dict[str, Any]]:
         """The server's own list of models, with what it says about each; empty where it has no list.
@@ -133,8 +149,8 @@ class OpenAIEngine:
 
     def _fresh(
         self, model: str, task: SuiteTask, items: Sequence[Item], waiting: Sequence[int]
-    ) -> Iterator[tuple[int, Outcome]]:
-        """(index, outcome) of the items at ``waiting``, as they arrive."""
+    ) -> Iterator[tuple[int, _Told]]:
+        """(index, (outcome, notes)) of the items at ``waiting``, as they arrive."""
         if task.kind not in _KINDS:
             raise EvaluationError(
                 f"a server answers tasks of kind {', '.join(_KINDS)}, not {task.kind}",
@@ -144,11 +160,11 @@ class OpenAIEngine:
         if not waiting:
             return
 
-        async def produce(emit: Emit[tuple[int, Outcome]]) -> None:
+        async def produce(emit: Emit[tuple[int, _Told]]) -> None:
             async with open_client(self.server) as client:
                 if model not in self._modes:
                     await self._find_mode(client, model, task)
-                asker = _Asker(client, model, task, self._modes.get(model), self.notes)
+                asker = _Asker(client, model, task, self._modes.get(model))
                 limit = min(self.server.concurrency, len(waiting))
                 await ask_each(waiting, lambda index: asker.outcome(items[index]), emit, concurrency=limit)
 
@@ -163,44 +179,55 @@ class OpenAIEngine:
             remedy = "serve the model with vLLM or SGLang, or use the transformers engine"
             del self._modes[model]
             raise EvaluationError(_NO_LOGPROBS, where=f"model '{model}'", remedy=remedy)
-        if mode is None and _NO_LOGPROBS not in self.notes:
-            self.notes.append(_NO_LOGPROBS)
+
+
+_Told = tuple[Outcome, tuple[str, ...]]
+"""An outcome, and what a reader of it has to know."""
 
 
 class _Asker:
     """One model's answers to the items of one task, each by itself."""
 
-    def __init__(self, client: Any, model: str, task: SuiteTask, mode: ScoringMode | None, notes: list[str]) -> None:
+    def __init__(self, client: Any, model: str, task: SuiteTask, mode: ScoringMode | None) -> None:
         self._client = client
         self._model = model
         self._task = task
         self._mode = mode
-        self._notes = notes
 
-    async def outcome(self, item: Item) -> Outcome:
-        """The item's outcome; an EvaluationError names the item."""
+    async def outcome(self, item: Item) -> _Told:
+        """The item's outcome, with notes; an EvaluationError names the item."""
         try:
             match item:
                 case GenerateItem():
-                    return Outcome(await self._generate(item))
+                    return await self._generate(item)
                 case ChoiceItem():
-                    return Outcome(await self._choose(item))
+                    return Outcome(await self._choose(item)), ()
                 case LikelihoodItem():
-                    return Outcome(await self._likelihood(item))
+                    return await self._likelihood(item)
         except EvaluationError as error:
             raise error.at(f"task '{self._task.name}', item {item.item_id}") from error.__cause__
         raise TypeError(f"no server answers {type(item).__name__}")
 
-    async def _generate(self, item: GenerateItem) -> GenerateAnswer:
-        first, *others = await self._samples(item)
+    async def _generate(self, item: GenerateItem) -> _Told:
+        written = await self._samples(item)
+        first, *others = written
         text, truncated, stop = self._read(first)
-        return GenerateAnswer(
+        answer = GenerateAnswer(
             text=text,
             truncated=truncated,
             gold_logprob=await self._gold(item, first.prompt_tokens),
             stop=stop,
             others=tuple(self._read(other)[0] for other in others),
         )
+        return Outcome(answer), tuple(self._notes(item, written))
+
+    def _notes(self, item: GenerateItem, written: Iterable[Written]) -> Iterator[str]:
+        """Each once: a server without log-probabilities, its content filter, answers that have no text."""
+        if self._mode is None and item.prompt is not None:
+            yield _NO_LOGPROBS
+        if any(one.finish == "content_filter" for one in written):
+            yield "the server's content filter ended answers"
+        yield from sorted({one.note for one in written if one.note is not None})
 
     async def _samples(self, item: GenerateItem) -> list[Written]:
         """As many answers as the task samples, whether or not the server knows ``n``."""
@@ -218,19 +245,12 @@ class _Asker:
 
     def _read(self, written: Written) -> tuple[str, bool, str | None]:
         """Text, whether ``max_new_tokens`` ended it, the stop string that did; read as from the transformers engine."""
-        if written.finish == "content_filter":
-            self._note("the server's content filter ended answers")
         found = [(place, stop) for stop in self._task.stop if (place := written.text.find(stop)) >= 0]
         if found:
             place, stop = min(found)
             return written.text[:place].strip(), False, stop
         stopped = written.stop if written.stop in self._task.stop else None
         return written.text.strip(), written.finish == "length", stopped
-
-    def _note(self, text: str) -> None:
-        note = f"{self._task.name}, {self._model}: {text}"
-        if note not in self._notes:
-            self._notes.append(note)
 
     async def _gold(self, item: GenerateItem, prompt_tokens: int | None) -> float | None:
         """Log-probability of the first reference; None for chats, without a prompt, and where it is too long."""
@@ -258,13 +278,18 @@ class _Asker:
         found = [await self._continuation(item.context, delimiter + choice, given) for choice in item.choices]
         return ChoiceAnswer(logprobs=tuple(found))
 
-    async def _likelihood(self, item: LikelihoodItem) -> LikelihoodAnswer:
+    async def _likelihood(self, item: LikelihoodItem) -> _Told:
         """Every token but the first is predicted; the first is the beginning of text where the server puts one."""
         reading = await self._reading(item.text)
-        if not _has_start(reading, item.text):
-            self._note("the server puts no beginning-of-text token: the first token of each text is not predicted")
+        notes = () if _has_start(reading, item.text) else (_NO_START,)
         values = _all_known(reading.logprobs[1:], self._model)
-        return LikelihoodAnswer(logprob=math.fsum(values), tokens=len(values), bytes=len(item.text.encode("utf-8")))
+        if not values:
+            raise EvaluationError(
+                f"nothing of the text {item.text!r} is predicted: it has no token that another one stands before",
+                remedy="leave texts of a single token out of the data, or use the transformers engine",
+            )
+        size = len(item.text.encode("utf-8"))
+        return Outcome(LikelihoodAnswer(logprob=math.fsum(values), tokens=len(values), bytes=size)), notes
 
     async def _continuation(self, prompt: str, continuation: str, given: int | None) -> float:
         """Summed log-probability of a continuation; ``given`` is the tokens of the prompt without trailing spaces.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from lorascope.engines.base import Engine, Progress, Subject
 from lorascope.engines.openai_engine import OpenAIEngine
@@ -18,15 +19,18 @@ from lorascope.schema.suite import SuiteTask
 
 CHECK_ITEMS = 16
 CHECK_TOKENS = 24
+CHECK_TASK = "server-check"
 
-# Two askings of one model differ in the log-probabilities by what its batches' rounding makes; an adapter that is
-# applied moves them by more than this, or moves nothing that could be measured.
+# An adapter that is applied moves log-probabilities by more than this, or moves nothing that could be measured.
 _SMALLEST_EFFECT = 1e-4
-_TIMES_NOISE = 4.0
 # A server computes in bfloat16 or with other kernels: single answers differ, most do not.
 _MOST_EQUAL = 0.75
 _LARGEST_SHARE = 0.02
 _ROUNDING_NATS = 0.1
+
+
+Askings = tuple[Sequence[GenerateAnswer], Sequence[GenerateAnswer]]
+"""What one model said to the prompts of a check, asked twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,9 @@ class ServedModel:
     log-probabilities; both None for the base. ``like_local``, ``local_shift``: the same against the checkpoint in the
     local folder, ``local_scale`` its largest log-probability; None where no folder was given, or where it could not be
     asked for the reason in ``local_failure``. Log-probabilities are None where the server gives none.
+
+    ``proven_base``: the server repeats itself to the last digit, and what it says to every prompt, log-probabilities
+    included, is what the base says.
     """
 
     name: str
@@ -51,13 +58,17 @@ class ServedModel:
     local_shift: float | None = None
     local_scale: float | None = None
     local_failure: str | None = None
+    proven_base: bool = False
 
     @property
     def as_base(self) -> bool:
-        """Whether nothing tells this model from the base: equal answers, and log-probabilities equal but for noise."""
+        """Whether nothing tells this model from the base: equal answers, and log-probabilities equal but for noise.
+
+        Where the server does not repeat itself, an adapter that changes little looks the same.
+        """
         if self.like_base is None or self.like_base < 1.0:
             return False
-        return self.shift is None or self.shift <= max(_SMALLEST_EFFECT, _TIMES_NOISE * (self.noise or 0.0))
+        return self.shift is None or self.shift <= max(_SMALLEST_EFFECT, self.noise or 0.0)
 
     @property
     def as_local(self) -> bool | None:
@@ -70,24 +81,32 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServerCheck:
-    """One row a model, the base first; ``prompts`` were asked of each."""
+    """One row a model, the base first; ``prompts`` were asked of each.
+
+    ``askings`` are what each said, by its name.
+    """
 
     url: str
     prompts: int
     models: list[ServedModel] = field(default_factory=list)
+    askings: dict[str, Askings] = field(default_factory=dict, repr=False)
 
     def refuse_unapplied(self) -> None:
         """Stop the run where log-probabilities prove that an adapter is not applied.
 
+        Where the server's noise leaves room for an adapter that changes little, this is a critical finding instead.
+
         Raises:
-            EvaluationError: an adapted model gives the base's answers and its log-probabilities.
+            EvaluationError: an adapted model gives the base's answers and exactly its log-probabilities, to every
+                prompt, on a server that repeats itself exactly.
         """
         for model in self.models:
-            if model.as_base and model.shift is not None:
+            if model.proven_base:
                 raise EvaluationError(
                     f"the server answers as the base under the name '{model.name}': is the adapter loaded?",
-                    where=f"{self.url}: {self.prompts} equal answers, log-probabilities within {model.shift:.1g} nats",
-                    remedy="start the server with the adapter under this name (vLLM: --enable-lora --lora-modules)",
+                    where=f"{self.url}: {self.prompts} equal answers, log-probabilities equal to the last digit",
+                    remedy="start the server with the adapter under this name (vLLM: --enable-lora --lora-modules); an "
+                    "adapter that really changes nothing can be compared from its folder, with --engine transformers",
                 )
 
     @property
@@ -114,24 +133,49 @@ def check_server(
         EvaluationError: the server cannot be reached, or does not answer for one of the names; its message tells which
             models the server lists.
     """
-    asked = list(items[:CHECK_ITEMS])
+    task, asked = check_task(items), list(items[:CHECK_ITEMS])
     if not asked:
         raise EvaluationError("there is no prompt to check the server with")
-    chat = any(item.messages is not None for item in asked)
-    task = SuiteTask(name="server-check", kind="generate", data="", chat=chat, max_new_tokens=CHECK_TOKENS)
     listed = engine.models()
-    plain: list[GenerateAnswer] = []
     rows: list[ServedModel] = []
+    askings: dict[str, Askings] = {}
     subjects = [base, *adapted]
     for done, subject in enumerate(subjects, 1):
         first, second = (_answers(engine, subject.name, task, asked, listed) for _ in range(2))
-        plain = plain or first
-        row = _row(subject.name, listed, first, second, None if subject is base else plain)
+        askings[subject.name] = first, second
+        row = _row(subject.name, listed, askings[subject.name], None if subject is base else askings[base.name])
         known = (folders or {}).get(subject.name)
         rows.append(row if local is None or known is None else _with_local(row, local, known, task, asked, first))
         if on_progress is not None:
             on_progress(done, len(subjects))
-    return ServerCheck(engine.server.url, len(asked), rows)
+    return ServerCheck(engine.server.url, len(asked), rows, askings)
+
+
+def check_task(items: Sequence[GenerateItem]) -> SuiteTask:
+    """The task as which the prompts of a check are asked."""
+    chat = any(item.messages is not None for item in items[:CHECK_ITEMS])
+    return SuiteTask(name=CHECK_TASK, kind="generate", data="", chat=chat, max_new_tokens=CHECK_TOKENS)
+
+
+def same_model(earlier: Askings, now: Askings) -> bool:
+    """Whether two checks of one name, made at two times, may be of the same weights.
+
+    A prompt speaks against it where both checks repeated their answer and the answers differ, and where the
+    log-probability (the mean of two askings) moved by more than the two askings of one check ever differ.
+    """
+    noise = max(_SMALLEST_EFFECT, _shift(*earlier) or 0.0, _shift(*now) or 0.0)
+    for before, again, after, later in zip(*earlier, *now, strict=True):
+        if before.text == again.text != after.text == later.text:
+            return False
+        old, new = _mean_logprob(before, again), _mean_logprob(after, later)
+        if (old is None) != (new is None) or (old is not None and new is not None and abs(old - new) > noise):
+            return False
+    return True
+
+
+def _mean_logprob(one: GenerateAnswer, other: GenerateAnswer) -> float | None:
+    known = [answer.gold_logprob for answer in (one, other) if answer.gold_logprob is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _answers(
@@ -164,18 +208,25 @@ def _with_local(
 def _row(
     name: str,
     listed: Mapping[str, object],
-    first: Sequence[GenerateAnswer],
-    second: Sequence[GenerateAnswer],
-    base: Sequence[GenerateAnswer] | None,
+    own: Askings,
+    base: Askings | None,
 ) -> ServedModel:
+    first, second = own
     return ServedModel(
         name=name,
         listed=name in listed if listed else None,
         repeated=_equal(first, second),
         noise=_shift(first, second),
-        like_base=None if base is None else _equal(first, base),
-        shift=None if base is None else _shift(first, base),
+        like_base=None if base is None else _equal(first, base[0]),
+        shift=None if base is None else _shift(first, base[0]),
+        proven_base=base is not None and _exactly_equal([first, second, *base]),
     )
+
+
+def _exactly_equal(askings: Sequence[Sequence[GenerateAnswer]]) -> bool:
+    """Whether all askings gave the same texts and log-probabilities, and a log-probability for every prompt."""
+    said = {tuple((answer.text, answer.gold_logprob) for answer in answers) for answers in askings}
+    return len(said) == 1 and all(answer.gold_logprob is not None for answer in chain(*askings))
 
 
 def _equal(one: Sequence[GenerateAnswer], other: Sequence[GenerateAnswer]) -> float:

@@ -80,8 +80,9 @@ def module_of(name: str) -> str | None:
 def load_metric(name: str, *, path: str | None = None) -> PluginMetric:
     """Load a metric and give it a row in the registry under ``name``; loading the same name again replaces it.
 
-    ``path`` is where the module of an ``evaluate:`` name lies; without one it is a name on the hub. Raises ConfigError
-    for a name that is none, a module that cannot be loaded (broken, no network) and an entry point that is no metric.
+    ``path`` is where the module of an ``evaluate:`` name lies; without one it is a name on the hub, and the caller has
+    to know that the current folder holds no NAME/NAME.py, which evaluate would run instead. Raises ConfigError for a
+    name that is none, a module that cannot be loaded (broken, no network) and an entry point that is no metric.
     """
     metric = _evaluate_metric(name, path) if name.startswith(EVALUATE) else _entry_point_metric(name)
     register(_spec(name, metric))

@@ -44,14 +44,15 @@ def open_answer_cache(
     """The cache that a run uses: the user's, shared by all runs, or one in the run's own folder.
 
     Not ``shared`` (texts must not be kept, or no cache is wanted) is the file in the folder, so that a killed run still
-    resumes; :meth:`OutputFolder.forget_answers` removes it when the result is written. A shared cache that cannot be
-    used is told to ``say``, and the folder's file takes its place; one that was named, by ``cache_dir`` or the
-    environment, is an error.
+    resumes; the folder removes it when the result is written, so that the same command then asks anew: a server or a
+    plug-in may have other weights under the same name by then. A shared cache that cannot be used is told to ``say``,
+    and the folder's file takes its place; one that was named, by ``cache_dir`` or the environment, is an error.
 
     Raises:
         DataError: a named cache is damaged or no answer cache.
         OutputError: a named cache, or the folder's, cannot be written.
     """
+    folder.answers_end_with_result = not shared
     cache = _open_shared(cache_dir, say) if shared else None
     with AnswerCache(folder.answers) if cache is None else cache as opened:
         yield opened

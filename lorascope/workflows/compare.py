@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +17,14 @@ from lorascope.schema.comparison import Comparison, Finding, Measurement, Missin
 from lorascope.schema.items import content_id
 from lorascope.version import __version__
 from lorascope.workflows import curves
-from lorascope.workflows.asking import AskingOptions, Heard, ask_everything, prove_engine
+from lorascope.workflows.asking import NOTHING_ASKED, AskingOptions, Heard, ask_everything, prove_engine
 from lorascope.workflows.assembling import assemble, write_assembled
 from lorascope.workflows.behaviour import askers
 from lorascope.workflows.gate import read_policy
 from lorascope.workflows.measuring import TaskAnswers
-from lorascope.workflows.output import WEIGHTS, OutputFolder
+from lorascope.workflows.merge_findings import MERGED
+from lorascope.workflows.output import RESULT, WEIGHTS, OutputFolder, short_name
+from lorascope.workflows.publish import load_result
 from lorascope.workflows.subjects import Opened, open_all
 from lorascope.workflows.tasks import NOTHING, Questions, load_tasks
 from lorascope.workflows.watch import Silent, Watch
@@ -124,7 +125,7 @@ def default_folder(opened: Opened, questions: Questions) -> Path:
     shown = "-".join(names[:3]) + (f"-and-{len(names) - 3}-more" if len(names) > 3 else "")
     asked = [questions.suite] if questions.suite else [Path(path) for path in questions.data.values()]
     data = "".join(f"-{path.stem}" for path in asked[:2])
-    return Path("reports") / re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{opened.base.name}{data}")
+    return Path("reports") / short_name(f"{shown}-vs-{opened.base.name}{data}")
 
 
 def _fingerprint(options: CompareOptions, opened: Opened, tasks: Sequence[LoadedTask]) -> dict[str, Any]:
@@ -195,9 +196,24 @@ def _ask_and_measure(run: _Run) -> None:
     headless = None if run.opened.base_info.generation_ready else run.opened.base_info.architecture
     known = askers(run.opened, allow_pickle=options.allow_pickle)
     run.heard = ask_everything(asking, known, run.tasks, options.questions, run.folder, run.watch, headless=headless)
+    if run.heard.asked_nothing:
+        _keep_costs(run)
     stored = f"auto (base stored as {run.opened.base.dtype})"
     run.dtype = stored if asking.dtype == "auto" else asking.dtype
     run.timings |= run.heard.timings
+
+
+def _keep_costs(run: _Run) -> None:
+    """Costs and merging as the run measured them that gave the answers, where its result is in this folder."""
+    earlier = run.folder.path / RESULT
+    if not (run.folder.resumed and earlier.is_file()):
+        return
+    known = load_result(earlier)
+    costs = [found for found in known.measurements if found.area == "cost"]
+    if costs:
+        run.heard.measurements += costs
+        run.heard.missing = [each for each in run.heard.missing if each.reason != NOTHING_ASKED]
+    run.heard.findings += [finding for finding in known.findings if finding.id.startswith(MERGED)]
 
 
 def _read_curves(run: _Run) -> None:

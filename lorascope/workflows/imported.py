@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -45,13 +44,12 @@ from lorascope.workflows.imported_scores import (
     own_metrics,
 )
 from lorascope.workflows.measuring import Pair, TaskAnswers
-from lorascope.workflows.output import OutputFolder
+from lorascope.workflows.output import OutputFolder, short_name
 from lorascope.workflows.scoring import Asked
 from lorascope.workflows.watch import Silent, Watch
 
 _NOT_RECORDED = "not recorded"
 _SHOWN = 5
-_LONGEST_NAME = 200
 """Bytes of a folder's name that is made of others."""
 _LONGEST_PART, _LONGEST_PATH = 255, 4000
 _Columns = dict[tuple[str, str], dict[str, list[float | None]]]
@@ -183,11 +181,7 @@ def _folder(options: ImportOptions, base: str, subjects: Sequence[str]) -> Path:
     if options.out is not None:
         return options.out
     shown = "-".join(subjects[:3]) + (f"-and-{len(subjects) - 3}-more" if len(subjects) > 3 else "")
-    name = re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{base}-{options.tool}")
-    whole = name.encode("utf-8", "surrogatepass")
-    if len(whole) > _LONGEST_NAME:
-        name = f"{whole[:_LONGEST_NAME].decode('utf-8', 'ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
-    return Path("reports") / name
+    return Path("reports") / short_name(f"{shown}-vs-{base}-{options.tool}")
 
 
 def _fingerprint(options: ImportOptions, runs: Mapping[str, ImportedRun]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +18,8 @@ from lorascope.schema.items import content_id
 
 RESULT, REPORT, SAMPLES, WEIGHTS = "result.json", "report.html", "samples.parquet", "weights.parquet"
 _CLAIM, _ANSWERS, _MODULES = "run.json", "answers.sqlite", "modules.jsonl"
+_LONGEST_NAME = 255
+"""Bytes that file systems take."""
 _OURS = (RESULT, REPORT, SAMPLES, WEIGHTS, _CLAIM, _MODULES, _ANSWERS, f"{_ANSWERS}-wal", f"{_ANSWERS}-shm")
 
 
@@ -26,6 +30,7 @@ class OutputFolder:
         """Use :meth:`claim`."""
         self.path = path
         self.resumed = resumed
+        self.answers_end_with_result = False
 
     @classmethod
     def claim(cls, path: Path, fingerprint: Mapping[str, Any], *, overwrite: bool = False) -> OutputFolder:
@@ -56,18 +61,34 @@ class OutputFolder:
         return self.path / _MODULES
 
     def forget_answers(self) -> None:
-        """Remove the kept answers, for results that must hold no text."""
+        """Remove the kept answers: of results that must hold no text, or of models that may change unseen."""
         for name in _OURS:
             if name.startswith(_ANSWERS):
                 (self.path / name).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a UTF-8 file whole."""
-        return write_whole(self.path / name, lambda part: part.write_text(text, encoding="utf-8"))
+        """Write a UTF-8 file whole; with the result, kept answers that are for resuming alone have done their duty."""
+        written = write_whole(self.path / name, lambda part: part.write_text(text, encoding="utf-8"))
+        if name == RESULT and self.answers_end_with_result:
+            self.forget_answers()
+        return written
 
     def write_with(self, name: str, write: Callable[[Path], object]) -> Path:
         """Let ``write`` fill a temporary path and rename it into place."""
         return write_whole(self.path / name, write)
+
+
+def short_name(name: str) -> str:
+    """A file name of ``name``: other signs than letters, digits, ``_``, ``.`` and ``-`` become ``-``.
+
+    One that no file system takes is cut, and a hash of the whole of it keeps it apart from others that begin alike.
+    """
+    clean = re.sub(r"[^\w.-]+", "-", name)
+    encoded = clean.encode("utf-8")
+    if len(encoded) <= _LONGEST_NAME:
+        return clean
+    kept = encoded[: _LONGEST_NAME - 13].decode("utf-8", "ignore")
+    return f"{kept}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:12]}"
 
 
 def write_whole(target: Path, write: Callable[[Path], object]) -> Path:

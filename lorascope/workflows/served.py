@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from lorascope.version import __version__
 from lorascope.workflows.asking import AskingOptions, ask_everything
 from lorascope.workflows.assembling import assemble, write_assembled
 from lorascope.workflows.gate import read_policy
-from lorascope.workflows.output import OutputFolder
+from lorascope.workflows.output import OutputFolder, short_name
 from lorascope.workflows.tasks import Questions, load_tasks
 from lorascope.workflows.watch import Silent, Watch
 
@@ -57,7 +56,7 @@ def served_argument(text: str) -> ServedArgument:
             remedy = f"write NAME={text}, or only the name that /v1/models lists"
             raise UsageError(f"under which name does the server serve the folder {text}?", remedy=remedy)
         return ServedArgument(text, None)
-    if not name or not Path(path).is_dir():
+    if not name or not path or not Path(path).is_dir():
         remedy = "NAME=PATH names the model on the server and its local folder; leave =PATH out where there is none"
         raise UsageError(f"{text!r} names no local folder", remedy=remedy)
     return ServedArgument(name, path)
@@ -87,7 +86,7 @@ def served_subjects(
 
     The ``content_hash`` of a model without a folder is of the address, the name and what the server says about it. It
     does not see weights: a server that serves other weights under the same name later cannot be told apart. So answers
-    of served models belong into a cache of the run's own folder, never into one that runs share. ``total`` parameters,
+    of served models belong into a cache that ends with the run, never into one that runs share. ``total`` parameters,
     architecture and data type are not recorded.
 
     Raises:
@@ -180,7 +179,8 @@ def compare_served(options: ServedOptions, watch: Watch | None = None) -> Path:
     """Compare what served models answer, and return the path of ``result.json``.
 
     The server is checked first (:mod:`lorascope.workflows.served_check`). There are no weights, no curves and no costs:
-    the result says so. Answers are kept in the output folder alone, and the same command resumes from them.
+    the result says so. Answers are kept in the output folder alone and until the result is written: a run that was
+    interrupted resumes from them, as far as the check finds the same models, and a finished one asks anew.
     """
     watch = watch or Silent()
     if options.gates is not None:
@@ -220,8 +220,7 @@ def compare_served(options: ServedOptions, watch: Watch | None = None) -> Path:
         watch=watch,
     )
     result = write_assembled(comparison, answers, folder, keep_samples=options.keep_samples, gates=options.gates)
-    if not (options.keep_samples and asking.shared_cache):
-        folder.forget_answers()
+    folder.forget_answers()
     return result
 
 
@@ -238,7 +237,7 @@ def served_folder(subjects: ServedSubjects) -> Path:
     """``reports/SUBJECT[-SUBJECT ...]-vs-BASE-served`` below the current folder."""
     base, *adapted = (asker.name for asker in subjects.askers)
     shown = "-".join(adapted[:3]) + (f"-and-{len(adapted) - 3}-more" if len(adapted) > 3 else "")
-    return Path("reports") / re.sub(r"[^\w.-]+", "-", f"{shown}-vs-{base}-served").strip("-.")
+    return Path("reports") / short_name(f"{shown}-vs-{base}-served").strip("-.")
 
 
 def _fingerprint(options: ServedOptions, subjects: ServedSubjects, tasks: Sequence[LoadedTask]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from contextlib import closing
 from lorascope.data.tasks import LoadedTask
 from lorascope.engines.base import Subject as Asker
 from lorascope.engines.openai_engine import OpenAIEngine
-from lorascope.engines.server_check import CHECK_ITEMS, check_server
+from lorascope.engines.server_check import CHECK_ITEMS, ServerCheck, check_server
+from lorascope.engines.server_memory import forget_changed
 from lorascope.schema.comparison import Finding
 from lorascope.schema.items import ChoiceItem, GenerateItem, Item, LikelihoodItem
 from lorascope.workflows.watch import Watch
@@ -28,27 +29,42 @@ def check_served(
     """Ask each of ``known`` (the base first) 16 questions of the tasks, and say what was found.
 
     Subjects whose ``path`` is a folder are asked there too, on ``device``. No findings where no task has a question
-    that a server could answer.
+    that a server could answer. Answers that the engine's cache keeps of an unfinished run are dropped where the model
+    is another one now, or where no question could show it; the engine's ``notes`` say so.
 
     Raises:
         EvaluationError: the server cannot be reached, does not answer for a name, or gives the base's log-probabilities
             under an adapted model's name.
     """
     items = check_items(tasks)
-    if not items:
-        return []
+    check = _checked(engine, known, items, device=device, dtype=dtype, watch=watch) if items else None
+    if check is not None:
+        check.refuse_unapplied()
+    notes = forget_changed(engine, known, items, check)
+    for note in notes:
+        watch.say(note)
+    engine.notes += notes
+    return [] if check is None else check.findings
+
+
+def _checked(
+    engine: OpenAIEngine,
+    known: Sequence[Asker],
+    items: Sequence[GenerateItem],
+    *,
+    device: str,
+    dtype: str,
+    watch: Watch,
+) -> ServerCheck:
     folders = {asker.name: asker for asker in known if _at_hand(asker)}
     base, *adapted = known
     with watch.stage("Checking the server") as report:
         if not folders:
-            check = check_server(engine, base, adapted, items, on_progress=report)
-        else:
-            from lorascope.engines.transformers_engine import TransformersEngine
+            return check_server(engine, base, adapted, items, on_progress=report)
+        from lorascope.engines.transformers_engine import TransformersEngine
 
-            with closing(TransformersEngine(device=device, dtype=dtype)) as local:
-                check = check_server(engine, base, adapted, items, local=local, folders=folders, on_progress=report)
-    check.refuse_unapplied()
-    return check.findings
+        with closing(TransformersEngine(device=device, dtype=dtype)) as local:
+            return check_server(engine, base, adapted, items, local=local, folders=folders, on_progress=report)
 
 
 def _at_hand(asker: Asker) -> bool:

@@ -132,10 +132,22 @@ def _module_path(name: str, root: Path) -> str | None:
         return None
     path = root / Path(given).expanduser()
     if path.exists():
-        return str(path)
+        return str(path.absolute())  # a relative one that holds no module would be looked for on the hub
     if given.startswith((".", "/", "~")) or given.endswith(".py"):
         raise ConfigError(f"there is no evaluate module at {path}", remedy="paths are relative to the suite's folder")
+    _refuse_current_folder(given)
     return None
+
+
+def _refuse_current_folder(given: str) -> None:
+    """evaluate runs ``./NAME/NAME.py`` where there is one, though a suite's NAME is one on the hub: not unsaid."""
+    script = Path(given) / f"{Path(given).name}.py"
+    if script.is_file():
+        raise ConfigError(
+            f"the evaluate module {given!r} is a name on the hub, and the current folder holds code of that name",
+            where=f"metrics, {script}",
+            remedy="run the command in another folder, or name that code by its path, relative to the suite's folder",
+        )
 
 
 def load_general(questions: Questions) -> list[LoadedTask]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -148,16 +147,9 @@ def test_models_that_are_known_by_name_alone(serving: Serving, asked: Questions,
     samples = load_samples(tmp_path / "out" / "result.json")
     assert samples is not None
     assert len(samples) == 6
-    stored = _stored(tmp_path / "out")
-    assert len(stored) == 12
+    assert not (tmp_path / "out" / "answers.sqlite").exists()
     again = compare(serving, asked, tmp_path / "out", f"base={serving.base}", "full")
     assert [one.adapted for one in again.measurements] == [one.adapted for one in found.measurements]
-    assert _stored(tmp_path / "out") == stored
-
-
-def _stored(folder: Path) -> list[tuple[str, float]]:
-    with sqlite3.connect(folder / "answers.sqlite") as connection:
-        return sorted(connection.execute("SELECT key, created FROM answers"))
 
 
 def test_with_local_folders_the_weights_are_looked_at_too(
@@ -194,7 +186,7 @@ def test_names_and_folders_on_the_command_line(llama, tmp_path: Path) -> None:
     assert served_only("base", ["lora"])
     assert served_only(f"base={llama.base}", ["lora"])
     assert not served_only(f"base={llama.base}", [f"lora={llama.lora}"])
-    for wrong, said in ((str(llama.base), "under which name"), ("lora=/nowhere", "no local folder")):
+    for wrong, said in ((str(llama.base), "under which name"), ("lora=/nowhere", "no local"), ("a=", "no local")):
         with pytest.raises(UsageError, match=said):
             served_argument(wrong)
 

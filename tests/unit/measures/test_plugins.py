@@ -221,17 +221,3 @@ def test_a_hub_name_without_a_network_is_an_error_with_a_way_out(
     assert "give its path" in str(caught.value)
     assert module_of("evaluate:exact_match#score|higher") == "exact_match"
     assert module_of("exact_match") is None
-
-
-@pytest.mark.parametrize("place", ["foo/foo.py", "me/foo/foo.py"])
-def test_code_in_the_current_folder_is_not_taken_for_a_name_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    script = tmp_path / place
-    script.parent.mkdir(parents=True)
-    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="current folder") as caught:
-        load_metric(f"evaluate:{place.rsplit('/', 1)[0]}")
-    assert "./" in str(caught.value.remedy)
-    assert not (tmp_path / "ran").exists()
