@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from lorascope.schema.items import Answer, Item
 from lorascope.schema.suite import SuiteTask
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Part of every cache key: raised when the way answers are computed changes."""
 
 Progress = Callable[[int, int], None]

@@ -35,7 +35,7 @@ class ChoiceAsker:
     """
 
     def __init__(self, ready: Ready, task: SuiteTask, items: Sequence[ChoiceItem]) -> None:
-        """Encode all choices after their contexts; an EvaluationError for a choice that exceeds the context."""
+        """Encode all choices after their contexts; an EvaluationError for one that is empty or exceeds the context."""
         self._ready = ready
         self._pairs = [encode_choices(ready, task, item) for item in items]
         longest = max((len(pair.context) + len(pair.target) for pairs in self._pairs for pair in pairs), default=0)
@@ -103,10 +103,17 @@ class ChoiceAsker:
 
 
 def encode_choices(ready: Ready, task: SuiteTask, item: ChoiceItem) -> list[Pair]:
-    """An item's choices after its context; an EvaluationError for a choice that exceeds the model's context."""
+    """An item's choices after its context; an EvaluationError for one that is empty or exceeds the model's context."""
     prompt = prompt_of(ready, item.context, item.messages)
     delimiter = choice_delimiter(prompt, task.delimiter)
     found = encode_pairs(ready, prompt, [delimiter + choice for choice in item.choices])
+    both = zip(item.choices, found, strict=True)
+    if any(not choice or (pair is None and not choice.strip()) for choice, pair in both):
+        raise EvaluationError(
+            "a choice is empty, so that there is no token whose probability could be asked",
+            where=f"item {item.item_id}",
+            remedy="give the choice a text, or leave the item out",
+        )
     pairs = [pair for pair in found if pair is not None]
     if len(pairs) != len(item.choices):
         raise EvaluationError(
@@ -121,10 +128,11 @@ def may_share(ready: Ready, longest: int) -> bool:
     """Whether a model's attention can keep the choices of one row apart, for sequences up to ``longest`` tokens.
 
     Not so for encoder–decoders, virtual tokens in front of the text, adapters that wake at a token, models that take no
-    positions, attention kernels without masks of their own, and windows or recurrent states shorter than a sequence.
+    positions, attention kernels without masks of their own, windows or recurrent states shorter than a sequence, and
+    rotary factors that follow the longest sequence of a batch.
     """
     placed = "position_ids" in inspect.signature(ready.plain.forward).parameters
-    if ready.encoder_decoder or ready.virtual or not placed:
+    if ready.encoder_decoder or ready.virtual or not placed or ready.follows_length(longest):
         return False
     if getattr(getattr(ready.model, "active_peft_config", None), "alora_invocation_tokens", None):
         return False

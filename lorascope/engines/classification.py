@@ -14,7 +14,7 @@ from lorascope.engines.loading import head_names
 from lorascope.engines.scoring import not_finite
 from lorascope.errors import ConfigError, DataError, EvaluationError
 from lorascope.schema.items import LabelsAnswer, LabelsItem, ScoreAnswer, ScoreItem, TokensAnswer, TokensItem
-from lorascope.schema.suite import SuiteTask
+from lorascope.schema.suite import SuiteTask, labels_in_words, right_labels
 
 _GENERIC_NAME = re.compile(r"LABEL_\d+")
 _OUTSIDE = "O"
@@ -31,7 +31,7 @@ def label_order(subject: Subject, task: SuiteTask) -> tuple[str, ...]:
         raise ConfigError(
             f"the head of '{subject.name}' does not say what its labels are",
             where=f"task '{task.name}'",
-            remedy="give 'labels' in the suite, in the order of the head's outputs",
+            remedy="give 'labels' in the suite (--labels FILE without one), in the order of the head's outputs",
         )
     return names
 
@@ -54,13 +54,22 @@ def _columns(ready: Ready, task: SuiteTask, *, all_needed: bool) -> tuple[tuple[
     wanted = tuple(task.labels or own)
     if _generic(own):
         if len(wanted) != len(own):
-            raise ConfigError(f"the suite has {len(wanted)} labels, the head {len(own)} outputs", where=where)
+            raise ConfigError(
+                f"the list has {len(wanted)} labels, the head {len(own)} outputs",
+                where=where,
+                remedy="name every output of the head, in its order",
+            )
         return wanted, list(range(len(own)))
     unknown = [name for name in wanted if name not in own]
     left = [name for name in own if name not in wanted] if all_needed else []
     if unknown or left:
-        problem = f"does not know the labels {', '.join(unknown)}" if unknown else f"also knows {', '.join(left)}"
-        raise ConfigError(f"the head {problem}", where=where, remedy=f"its labels are {', '.join(own)}")
+        told = labels_in_words(unknown or left)
+        problem = f"does not know the labels {told}" if unknown else f"also knows {told}"
+        sizes = "" if len(wanted) == len(own) else f" (the list has {len(wanted)} labels, the head {len(own)} outputs)"
+        remedy = (
+            right_labels(unknown[0], own) if unknown else "name every output of the head where items have one label"
+        )
+        raise ConfigError(f"the head {problem}{sizes}", where=where, remedy=remedy)
     return wanted, [own.index(name) for name in wanted]
 
 
@@ -70,9 +79,9 @@ def _refuse_unknown(items: Sequence[tuple[str, Sequence[str]]], known: Sequence[
     if unknown:
         names = sorted({name for _, name in unknown})
         raise DataError(
-            f"the data has labels that '{ready.subject.name}' does not know: {', '.join(names)}",
+            f"the data has labels that '{ready.subject.name}' does not know: {labels_in_words(names)}",
             where=f"first in item {unknown[0][0]}",
-            remedy=f"it knows {', '.join(known)}",
+            remedy=f"{unknown[0][1]}: {right_labels(unknown[0][1], known)}",
         )
 
 

@@ -21,7 +21,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from lorascope.engines.batching import free_memory
 from lorascope.engines.holding import Ready
-from lorascope.engines.sampling import Pick
+from lorascope.engines.loading import first_position
+from lorascope.engines.sampling import Pick, rows_at_once
 
 _LOGITS_AT_ONCE = {"cuda": 2**27, "cpu": 2**23}
 _SPARE_COLUMNS = 64
@@ -84,15 +85,18 @@ def gold_behind(prompt: Sequence[int], context: Sequence[int], target: Sequence[
     return Gold(len(context), tuple(target), whole[len(prompt) : -1])
 
 
-def can_decode(ready: Ready) -> bool:
-    """Whether this module is exact for the model.
+def can_decode(ready: Ready, longest: int | None = None) -> bool:
+    """Whether this module is exact for the model, for prompts and answers of up to ``longest`` tokens (None: any).
 
     It is for decoders with full attention in every layer that take positions and a cache; not for encoder–decoders,
-    sliding windows, recurrent states, virtual tokens, adapters that look at whole prompts, or other attention kernels.
+    sliding windows, recurrent states, virtual tokens, adapters that look at whole prompts, rotary factors that follow
+    the longest sequence of a batch, or other attention kernels.
     """
     plain = ready.plain
     config = plain.config
     if ready.encoder_decoder or ready.virtual or config._attn_implementation not in _ATTENTION:
+        return False
+    if ready.follows_length(ready.context if longest is None else longest):
         return False
     if any(_looks_at_tokens(one) for one in getattr(ready.model, "peft_config", {}).values()):
         return False
@@ -238,6 +242,7 @@ class Decoder:
         self._vocabulary = int(ready.plain.config.get_text_config().vocab_size)
         self._logits_at_once = _LOGITS_AT_ONCE.get(ready.device.type, _LOGITS_AT_ONCE["cpu"])
         self._narrowed = "logits_to_keep" in inspect.signature(ready.plain.forward).parameters
+        self._first_position = first_position(ready.plain)
         self._rows: list[_Row] = []
         self._begun: deque[_Row] = deque()
 
@@ -269,11 +274,12 @@ class Decoder:
         self._rows.append(row)
 
     def _group(self, waiting: deque[Request]) -> list[Request]:
-        """Take what fits into one pass, at least one request."""
+        """Take what fits into one pass and, with all its answers, into the places; at least one request."""
         group = [waiting.popleft()]
-        width, tail = len(group[0].prompt), _kept(group)
-        while waiting and len(group) < self._room:
+        width, tail, answers = len(group[0].prompt), _kept(group), group[0].answers
+        while waiting and answers + waiting[0].answers <= self._room:
             tail = max(tail, _kept([waiting[0]]))
+            answers += waiting[0].answers
             rows = len(group) + 1
             if rows * (width + tail) > self._tokens_at_once or rows * tail * self._vocabulary > self._logits_at_once:
                 break
@@ -285,7 +291,7 @@ class Decoder:
         width = max(len(one.prompt) for one in group)
         keep = _kept(group)
         ids, mask = self._columns(group, width)
-        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
+        positions = (mask.cumsum(dim=-1) - 1).clamp(min=0) + self._first_position
         read = DynamicCache(config=self._ready.plain.config)
         options = {"logits_to_keep": keep} if self._narrowed else {}
         logits = self._ready.model(
@@ -320,8 +326,12 @@ class Decoder:
             for source, one in enumerate(written)
             for answer, tokens in enumerate(one.answers)
         ]
-        done = []
-        for row, token in zip(rows, self._rules.pick(logits[sources], [_chance(row) for row in rows]), strict=True):
+        done, tokens = [], []
+        at_once = rows_at_once(logits.shape[-1])
+        for begin in range(0, len(rows), at_once):
+            part = slice(begin, begin + at_once)
+            tokens += self._rules.pick(logits[sources[part]], [_chance(row) for row in rows[part]])
+        for row, token in zip(rows, tokens, strict=True):
             if not self._add(row, token):
                 self._begun.append(row)
             elif not row.written.unfinished:
@@ -338,7 +348,7 @@ class Decoder:
         logits = self._ready.model(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            position_ids=(places.end - starts)[:, None].to(device),
+            position_ids=(places.end - starts + self._first_position)[:, None].to(device),
             past_key_values=places.cache,
             use_cache=True,
         ).logits[:, -1]
@@ -378,7 +388,7 @@ def _chance(row: _Row) -> float:
 def _kept(group: Sequence[Request]) -> int:
     """How many of a pass's last positions need logits: from the first that is asked of any row."""
     tail = max(len(one.gold.tail) if one.gold else 0 for one in group)
-    back = max(len(one.prompt) - one.gold.begin if one.gold else 0 for one in group)
+    back = max(max(0, len(one.prompt) - one.gold.begin) if one.gold else 0 for one in group)
     return tail + back + 1
 
 

@@ -140,7 +140,7 @@ class DivergenceAsker:
     """KL(adapted‖base) at the positions that predict an item's text.
 
     These are the tokens of the first reference given the prompt, of the right choice given its context, or all tokens
-    of a running text. An item whose text does not fit into the context has no position (``tokens`` is 0).
+    of a running text. An item whose text is empty or does not fit into the context has no position (``tokens`` is 0).
     """
 
     def __init__(self, sides: Sides, task: SuiteTask, items: Sequence[Item]) -> None:
@@ -171,16 +171,16 @@ class DivergenceAsker:
 
 
 def predicted_text(ready: Ready, task: SuiteTask, item: Any) -> list[Pair]:
-    """The text of an item that is predicted, with what stands before it; nothing where it does not fit."""
+    """The text of an item that is predicted, with what stands before it; nothing where it is empty or does not fit."""
     if task.kind == "likelihood":
         return windows(ready, item.text)
     if task.kind == "choice":
-        prompt = prompt_of(ready, item.context, item.messages)
-        text = choice_delimiter(prompt, task.delimiter) + item.choices[item.answer]
+        prompt, right = prompt_of(ready, item.context, item.messages), item.choices[item.answer]
+        delimiter = choice_delimiter(prompt, task.delimiter)
     else:
-        prompt = prompt_of(ready, item.prompt, item.messages)
-        text = reference_separator(prompt, item.references[0]) + item.references[0]
-    pair = encode_pair(ready, prompt, text)
+        prompt, right = prompt_of(ready, item.prompt, item.messages), item.references[0]
+        delimiter = reference_separator(prompt, right)
+    pair = encode_pair(ready, prompt, delimiter + right) if right.strip() else None
     return [] if pair is None else [pair]
 
 

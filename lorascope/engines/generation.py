@@ -65,12 +65,15 @@ class GenerationAsker:
 
     A prompt that leaves no room for ``max_new_tokens`` loses its left. The answer is the new text alone, without
     special tokens and surrounding whitespace, up to the first stop string, which it names; it is ``truncated`` when
-    neither a stop string nor an end-of-text token ended it. ``gold_logprob`` is None where the reference does not fit
-    into the context. Sampled answers beyond the first are in ``others``; an item's draws depend on the seed and on what
-    it asks and accepts, never on what shares its batch.
+    neither a stop string nor an end-of-text token ended it. ``gold_logprob`` is None where the reference is empty or
+    does not fit into the context. Sampled answers beyond the first are in ``others``; an item's draws depend on the
+    seed and on what it asks and accepts, never on what shares its batch.
 
     Decoders with full attention are decoded by :mod:`lorascope.engines.decoding` (``continuous``); for all others,
     ``generate`` of transformers works batch by batch, decoder prompts padded on the left, encoder prompts on the right.
+    Where padding would change what is written, prompts of one length go together.
+
+    Logits that are NaN or infinite are an EvaluationError, whether or not a reference is scored.
     """
 
     def __init__(self, ready: Ready, task: SuiteTask, items: Sequence[GenerateItem]) -> None:
@@ -78,12 +81,7 @@ class GenerationAsker:
         self._ready = ready
         self._task = task
         self._room = ready.context if ready.encoder_decoder else ready.context - task.max_new_tokens
-        if self._room < 1:
-            raise EvaluationError(
-                f"{task.max_new_tokens} new tokens leave no room for a prompt in a context of {ready.context} tokens",
-                where=f"task '{task.name}'",
-                remedy="lower max_new_tokens",
-            )
+        _refuse_no_room(ready, task, self._room)
         self._items = items
         prompts = [prompt_of(ready, item.prompt, item.messages) for item in items]
         self._prompts = [self._encoded(prompt) for prompt in prompts]
@@ -91,9 +89,13 @@ class GenerationAsker:
         self._config = _greedy(ready, task)
         self._stops = StopStrings(ready.tokenizer, task.stop)
         self._samples = task.sampling.n if task.sampling else 1
-        self._pick: Pick = Sampler(task.sampling) if task.sampling else greedy
-        self.continuous = can_decode(ready)
+        self._pick: Pick = partial(_picked, ready, Sampler(task.sampling) if task.sampling else greedy)
         self.sizes = [Size(len(self._kept(place)) + task.max_new_tokens, self._samples) for place in range(len(items))]
+        # References are read behind their prompts, so theirs are lengths of the same passes.
+        references = [len(pair.context) + len(pair.target) for pair in self._gold if pair is not None]
+        longest = max([*references, *(size.length for size in self.sizes)], default=0)
+        self.continuous = can_decode(ready, longest)
+        self._unpadded = bool(ready.virtual) or ready.follows_length(longest)
 
     def _encoded(self, prompt: Prompt) -> list[int]:
         ids = encode(self._ready, prompt.text, special=not prompt.chat)
@@ -108,6 +110,8 @@ class GenerationAsker:
 
     def _reference(self, prompt: Prompt, item: GenerateItem) -> Pair | None:
         reference = item.references[0]
+        if not reference.strip():
+            return None
         return encode_pair(self._ready, prompt, reference_separator(prompt, reference) + reference)
 
     def _chances(self, place: int, answer: int) -> Sequence[float]:
@@ -132,7 +136,7 @@ class GenerationAsker:
             found = dict(pair for done in self.stream(indices, rows=self._samples * len(indices)) for pair in done)
             return [found[index] for index in indices]
         rows = [(self._kept(index), self._chances(index, one)) for index in indices for one in range(self._samples)]
-        tokens = self._generate_by_length(rows) if self._ready.virtual else self._generate(rows)
+        tokens = self._generate_by_length(rows) if self._unpadded else self._generate(rows)
         gold = self._gold_logprobs(indices)
         by_item = [tokens[begin : begin + self._samples] for begin in range(0, len(tokens), self._samples)]
         return [self._outcome(index, own, gold[index]) for index, own in zip(indices, by_item, strict=True)]
@@ -190,7 +194,10 @@ class GenerationAsker:
         return found
 
     def _generate_by_length(self, rows: Sequence[_Row]) -> list[list[int]]:
-        """Without padding, which would stand between a prompt-learning adapter's virtual tokens and the prompt."""
+        """Without padding, which would stand between a prompt-learning adapter's virtual tokens and the prompt.
+
+        Rows of one length are at the same position in each step, so that none meets another's rotary factors.
+        """
         written: list[list[int]] = [[] for _ in rows]
         for length in {len(prompt) for prompt, _ in rows}:
             places = [place for place, (prompt, _) in enumerate(rows) if len(prompt) == length]
@@ -205,8 +212,7 @@ class GenerationAsker:
         options: dict[str, Any] = (
             {"stop_strings": list(self._task.stop), "tokenizer": ready.tokenizer} if self._task.stop else {}
         )
-        if self._task.sampling:
-            options["logits_processor"] = LogitsProcessorList([_Drawn(self._pick, [row[1] for row in rows])])
+        options["logits_processor"] = LogitsProcessorList([_Drawn(self._pick, [row[1] for row in rows])])
         with _only(ready.plain, self._config), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Position ids are not supported for parameter efficient tuning")
             written = ready.model.generate(input_ids=ids, attention_mask=mask, **options)
@@ -275,7 +281,7 @@ class StopStrings:
 
 
 class _Drawn(LogitsProcessor):  # type: ignore[misc]
-    """Leaves a single token possible, the one that the rows' uniform numbers draw: "greedy" search then takes it."""
+    """Leaves a single token of each row possible, the one that is picked: "greedy" search then takes it."""
 
     def __init__(self, pick: Pick, chances: Sequence[Sequence[float]]) -> None:
         self._pick = pick
@@ -283,11 +289,34 @@ class _Drawn(LogitsProcessor):  # type: ignore[misc]
         self._step = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        tokens = self._pick(scores, [row[self._step] for row in self._chances])
+        tokens = self._pick(scores, [row[self._step] if row else 0.0 for row in self._chances])
         self._step += 1
         only = torch.full_like(scores, float("-inf"))
         only[torch.arange(len(tokens)), torch.tensor(tokens)] = 0.0
         return only
+
+
+def _picked(ready: Ready, pick: Pick, logits: torch.Tensor, chances: Sequence[float]) -> list[int]:
+    """As ``pick`` chooses. NaN and infinity, from which it would choose as well, are refused."""
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise not_finite(ready)
+    return pick(logits, chances)
+
+
+def _refuse_no_room(ready: Ready, task: SuiteTask, room: int) -> None:
+    if room < 1:
+        raise EvaluationError(
+            f"{task.max_new_tokens} new tokens leave no room for a prompt in a context of {ready.context} tokens",
+            where=f"task '{task.name}'",
+            remedy="lower max_new_tokens",
+        )
+    if ready.writable is not None and task.max_new_tokens > ready.writable:
+        raise EvaluationError(
+            f"the decoder of '{ready.subject.name}' has positions for {ready.writable} tokens, and "
+            f"{task.max_new_tokens} are to be written",
+            where=f"task '{task.name}'",
+            remedy=f"lower max_new_tokens to {ready.writable} or less",
+        )
 
 
 def _greedy(ready: Ready, task: SuiteTask) -> GenerationConfig:

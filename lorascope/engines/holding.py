@@ -16,10 +16,12 @@ from lorascope.engines.loading import (
     Loaded,
     Need,
     context_length,
+    decoder_positions,
     load_model,
     load_tokenizer,
     model_path,
     padding_id,
+    steady_length,
     untrained_head,
 )
 from lorascope.errors import EvaluationError
@@ -31,6 +33,7 @@ class Ready:
 
     ``plain`` is the transformers model inside ``model`` (the same without adapter). ``context`` is what is left for
     items after the ``virtual`` tokens that a prompt-learning adapter puts in front; ``rows`` is the embedding's length.
+    ``writable`` is how many tokens an encoder–decoder can write, where its decoder has a table of positions.
     """
 
     subject: Subject
@@ -42,6 +45,7 @@ class Ready:
     virtual: int
     rows: int
     pad_id: int
+    writable: int | None = None
 
     def refuse_unknown(self, ids: Iterable[int]) -> None:
         """An EvaluationError for a token beyond the embedding, which on a CUDA device would end the whole process."""
@@ -57,6 +61,15 @@ class Ready:
     def encoder_decoder(self) -> bool:
         """Whether prompts go to an encoder and answers come from a decoder."""
         return bool(self.plain.config.is_encoder_decoder)
+
+    def follows_length(self, longest: int) -> bool:
+        """Whether what a sequence gives depends on the longest that shares its batch, which has ``longest`` tokens.
+
+        So where rotary factors follow the largest position of a batch (see :func:`loading.steady_length`). Sequences
+        of different lengths have to be read apart then.
+        """
+        steady = steady_length(self.plain.config)
+        return steady is not None and self.virtual + longest > steady
 
 
 class Holder:
@@ -120,6 +133,7 @@ class Holder:
             virtual=virtual,
             rows=rows,
             pad_id=padding_id(loaded.model.config, tokenizer, rows),
+            writable=decoder_positions(loaded.model),
         )
         self._current = (subject, need, ready)
         return ready

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ _PEFT_FAMILIES: dict[str, Family] = {
     "TOKEN_CLS": "token",
 }
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_POSITION_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_POSITION_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len")
 _SPACE_MARKING = ("GPT2", "Roberta", "Bart", "Longformer", "LED", "Deberta", "Bloom", "Blenderbot")
 _DEFAULT_CONTEXT = 2048
 _NO_LIMIT = 10**9
@@ -274,8 +274,17 @@ def context_length(model: Any, tokenizer: Any) -> int:
 
 def _offset_limits(model: Any) -> list[int]:
     """RoBERTa and its kin count positions from behind the padding index, so the first rows are never used."""
+    return [module.num_embeddings - first for module, first in _offset_embeddings(model)]
+
+
+def first_position(model: Any) -> int:
+    """The number of a text's first position: 0, but behind the padding index for RoBERTa and its kin."""
+    return max((first for _, first in _offset_embeddings(model)), default=0)
+
+
+def _offset_embeddings(model: Any) -> list[tuple[torch.nn.Embedding, int]]:
     return [
-        module.num_embeddings - module.padding_idx - 1
+        (module, _unused_rows(module))
         for name, module in model.named_modules()
         if name.endswith("position_embeddings")
         and isinstance(module, torch.nn.Embedding)
@@ -283,12 +292,53 @@ def _offset_limits(model: Any) -> list[int]:
     ]
 
 
+def decoder_positions(model: Any) -> int | None:
+    """How many tokens an encoder–decoder can write, where its decoder has a table of positions; else None."""
+    if not model.config.is_encoder_decoder:
+        return None
+    tables = [
+        module
+        for name, module in model.get_decoder().named_modules()
+        if isinstance(module, torch.nn.Embedding) and "position" in name.rpartition(".")[2]
+    ]
+    return min((table.num_embeddings - _unused_rows(table) for table in tables), default=None)
+
+
+def _unused_rows(table: torch.nn.Embedding) -> int:
+    """Rows of a table of positions that stand before the one of a text's first token."""
+    return int(getattr(table, "offset", 0)) if table.padding_idx is None else table.padding_idx + 1
+
+
+def steady_length(config: Any) -> int | None:
+    """The longest sequence up to which rotary factors do not follow a batch's length; None where they never do.
+
+    Beyond it, "longrope" takes its long factors, and "dynamic" ones grow, for all rows of the batch at once.
+    """
+    text = config.get_text_config()
+    limits = []
+    for rope in _rope_settings([getattr(text, name, None) for name in ("rope_parameters", "rope_scaling")]):
+        kind = str(rope.get("rope_type", rope.get("type")))
+        trained = rope.get("original_max_position_embeddings") if kind == "longrope" else None
+        if kind == "longrope" or "dynamic" in kind:
+            limits.append(int(trained or text.max_position_embeddings))
+    return min(limits, default=None)
+
+
+def _rope_settings(values: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
+    """Rotary settings, of the model or of each type of its layers."""
+    for value in values:
+        if isinstance(value, Mapping):
+            yield value
+            yield from _rope_settings(value.values())
+
+
 def padding_id(config: Any, tokenizer: Any, rows: int) -> int:
     """The token that fills up short rows. The model's own comes first: classifiers look for it to find the end.
 
     Tokens beyond the embedding's ``rows`` are passed over, as where a tokenizer got a padding token of its own.
     """
-    candidates = (config.get_text_config().pad_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    stated = getattr(config.get_text_config(), "pad_token_id", None)
+    candidates = (stated, tokenizer.pad_token_id, tokenizer.eos_token_id)
     return next((int(token) for token in candidates if isinstance(token, int) and 0 <= token < rows), 0)
 
 

@@ -36,6 +36,8 @@ class Reader:
 
     def rows_at_once(self, rows: Sequence[Row], *, readers: int = 1) -> int:
         """How many of ``rows`` may be read in one pass, where as many ``readers`` keep what they have read."""
+        if rows and self.ready.follows_length(max(row.length for row in rows)):
+            return 1
         if not rows or applies_head_alone(self.ready):
             return max(1, len(rows))
         vocabulary = int(self.ready.plain.config.get_text_config().vocab_size)

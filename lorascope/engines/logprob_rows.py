@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lorascope.engines.holding import Ready
+from lorascope.engines.loading import first_position
 
 _BRANCH_TOKENS = 256
 
@@ -83,7 +84,7 @@ def model_inputs(ready: Ready, rows: Sequence[Row], *, skip: int = 0) -> dict[st
     return {
         "input_ids": ids,
         "attention_mask": _apart(branch.to(ids.device), ready.plain, before=skip),
-        "position_ids": positions.to(ids.device),
+        "position_ids": positions.to(ids.device) + first_position(ready.plain),
     }
 
 

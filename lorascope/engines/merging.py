@@ -157,7 +157,7 @@ def _merged_and_compared(ready: Ready, need: Need, items: Sequence[Item]) -> Mer
     with torch.inference_mode():
         after = [_outputs(ready, need, row, one.tokens) for row, one in zip(rows, before, strict=True)]
     pairs = list(zip(before, after, strict=True))
-    largest = max((float((one.values - two.values).abs().max()) for one, two in pairs), default=float("nan"))
+    largest = _largest_difference([(one.values, two.values) for one, two in pairs])
     positions = sum(one.positions for one in before)
     # A difference that is not a number fails this comparison, as it has to.
     equal = largest <= TOLERANCE
@@ -173,6 +173,13 @@ def _merged_and_compared(ready: Ready, need: Need, items: Sequence[Item]) -> Mer
             else f"merged and unmerged differ by more than {TOLERANCE:g}, or give values that are not finite"
         ),
     )
+
+
+def _largest_difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """NaN where there is nothing to compare or any difference is NaN, which Python's ``max`` would pass over."""
+    if not pairs:
+        return float("nan")
+    return float(torch.stack([(one - two).abs().max() for one, two in pairs]).max())
 
 
 class _Outputs(NamedTuple):

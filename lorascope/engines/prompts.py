@@ -100,7 +100,9 @@ def encode_pair(ready: Ready, prompt: Prompt, continuation: str) -> Pair | None:
 
 
 def encode_pairs(ready: Ready, prompt: Prompt, continuations: Sequence[str]) -> list[Pair | None]:
-    """Context and continuations as lm-evaluation-harness encodes them; None where a target exceeds the context.
+    """Context and continuations as lm-evaluation-harness encodes them.
+
+    None where a target exceeds the context, or adds no token to it, so that nothing is left to ask.
 
     Trailing whitespace of the context moves to the continuation. A decoder's whole string is encoded and cut after as
     many tokens as the context alone has; at least one token is left to predict. An encoder–decoder reads the context in
@@ -120,6 +122,8 @@ def encode_pairs(ready: Ready, prompt: Prompt, continuations: Sequence[str]) -> 
 
 
 def _split(ready: Ready, context: list[int], whole: list[int]) -> Pair | None:
+    if whole == context:
+        return None
     given = context if len(context) < len(whole) else whole[:-1]
     return _fitted(ready, given or _start(ready), whole[len(given) :])
 
@@ -150,6 +154,7 @@ def _fitted(ready: Ready, context: list[int], target: list[int]) -> Pair | None:
 
 def _fitted_to_encoder(ready: Ready, context: list[int], target: list[int]) -> Pair | None:
     cut = max(0, len(context) - ready.context)
-    if not target or not context or len(target) > ready.context:
+    room = ready.context if ready.writable is None else min(ready.context, ready.writable)
+    if not target or not context or len(target) > room:
         return None
     return Pair(tuple(context[cut:]), tuple(target), cut)

@@ -18,6 +18,13 @@ from torch import Tensor
 
 from lorascope.schema.suite import Sampling
 
+_VALUES_AT_ONCE = 2**23
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """Of how many rows the next tokens are drawn at once, so that the distributions' copies stay small."""
+    return max(1, _VALUES_AT_ONCE // vocabulary)
+
 
 class Pick(Protocol):
     """Chooses the next token of every row."""
@@ -43,6 +50,11 @@ class Sampler:
 
     def __call__(self, logits: Tensor, chances: Sequence[float]) -> list[int]:
         """One token per row of ``logits`` (rows, vocabulary), given one uniform number in [0, 1) per row."""
+        at_once = rows_at_once(logits.shape[-1])
+        parts = [slice(begin, begin + at_once) for begin in range(0, len(logits), at_once)]
+        return [token for part in parts for token in self._drawn(logits[part], chances[part])]
+
+    def _drawn(self, logits: Tensor, chances: Sequence[float]) -> list[int]:
         # Float64, which not every device has, keeps rounding away from the steps of the cumulative distribution.
         exact = logits.double() if logits.device.type in {"cpu", "cuda"} else logits.cpu().double()
         probabilities = self._kept(exact / self._sampling.temperature)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorascope.engines.base import Asker, Outcome, Progress, Subject
+from lorascope.engines.base import Asker, Outcome, Progress, Size, Subject
 from lorascope.engines.batching import Gauge, run_batches, run_stream
 from lorascope.engines.cache import AnswerCache
 from lorascope.engines.choice import ChoiceAsker
@@ -44,8 +44,9 @@ class TransformersEngine:
     batches of similar length under ``token_budget`` padded tokens and, where given, ``batch_size`` items; generated
     answers as a stream, ``batch_size`` of them at a time. Without ``batch_size`` the size follows the device: a CUDA
     device is filled by its free memory, a CPU gets what is fastest there. Batches shrink when memory runs out. None of
-    it changes an answer beyond rounding. With a ``cache``, answers that were given before are read from it and every
-    batch is stored at once.
+    it changes an answer beyond rounding: a model whose rotary factors follow the longest text of a batch reads a task
+    with texts beyond its trained length item by item. With a ``cache``, answers that were given before are read from it
+    and every batch is stored at once.
 
     ``dtype`` "auto" keeps what the checkpoint is stored in, on a GPU mostly bfloat16, whose rounding (two to three
     digits) makes answers depend a little on the batch; "float32" does not. ``merge`` "auto" merges an adapter into the
@@ -128,16 +129,22 @@ class TransformersEngine:
                 on_progress(len(outcomes), len(items))
 
         with torch.inference_mode():
-            self._run(asker, len(waiting), keep)
+            self._run(ready, asker, len(waiting), keep)
 
-    def _run(self, asker: Asker, count: int, keep: Callable[[Sequence[int], list[Outcome]], None]) -> None:
+    def _run(
+        self, ready: Ready, asker: Asker, count: int, keep: Callable[[Sequence[int], list[Outcome]], None]
+    ) -> None:
         """Ask all items of an asker, as a stream where it is one, else in batches."""
         if isinstance(asker, GenerationAsker) and asker.continuous:
             run_stream(range(count), asker.sizes, asker.stream, keep, rows=asker.rows(self._cap), budget=self._budget)
         else:
             gauge = Gauge(self.device) if self._grows else None
-            sizes, budget = asker.sizes, self._budget
-            run_batches(range(count), sizes, asker.ask, keep, budget=budget, cap=self._cap, gauge=gauge)
+            sizes, budget, cap = asker.sizes, self._budget, self._most_items(ready, asker.sizes)
+            run_batches(range(count), sizes, asker.ask, keep, budget=budget, cap=cap, gauge=gauge)
+
+    def _most_items(self, ready: Ready, sizes: Sequence[Size]) -> int | None:
+        """Items in a batch: one where its neighbours' lengths would change what it gives."""
+        return 1 if ready.follows_length(max((size.length for size in sizes), default=0)) else self._cap
 
     def _asker(self, ready: Ready, task: SuiteTask, items: Sequence[Any]) -> Asker:
         if task.kind == "generate":
@@ -174,7 +181,8 @@ class TransformersEngine:
                 on_progress(len(found), len(texts))
 
         with torch.inference_mode():
-            run_batches(range(len(texts)), asker.sizes, asker.ask, keep, budget=self._budget, cap=self._cap)
+            cap = self._most_items(ready, asker.sizes)
+            run_batches(range(len(texts)), asker.sizes, asker.ask, keep, budget=self._budget, cap=cap)
         return by_layer([found[index] for index in range(len(texts))])
 
     def diverge(

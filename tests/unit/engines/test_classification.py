@@ -81,15 +81,21 @@ def test_labels_that_the_model_does_not_know_are_refused_by_name(engine: Transfo
     with pytest.raises(DataError, match="boredom") as caught:
         engine.answer(subject("bert-emotions"), task(), strange)
     assert "odd" in (caught.value.where or "")
-    with pytest.raises(ConfigError, match="does not know the labels boredom"):
+    with pytest.raises(ConfigError, match=r"does not know the labels boredom \(the list has 2 labels, the head 3"):
         engine.answer(subject("bert-emotions"), task(labels=["joy", "boredom"]), items())
+    with pytest.raises(ConfigError) as meant:
+        engine.answer(subject("bert-emotions"), task(labels=["joy", "feer", "anger"]), items())
+    assert (meant.value.problem, meant.value.remedy) == (
+        "the head does not know the labels feer", "did you mean 'fear'?",
+    )  # fmt: skip
     with pytest.raises(ConfigError, match="also knows fear"):
         engine.answer(subject("bert-emotions"), task(labels=["joy", "anger"]), items())
 
 
 def test_generic_label_names_need_the_suites_list(engine: TransformersEngine, subject: Make, checkpoints: Path) -> None:
-    with pytest.raises(ConfigError, match="does not say what its labels are"):
+    with pytest.raises(ConfigError, match="does not say what its labels are") as unnamed:
         engine.answer(subject("bert-generic"), task(), items())
+    assert "--labels FILE" in (unnamed.value.remedy or "")
     with pytest.raises(ConfigError, match="3 labels, the head 2"):
         engine.answer(subject("bert-generic"), task(labels=["joy", "fear", "anger"]), items())
     found = engine.answer(subject("bert-generic"), task(labels=["joy", "fear"]), items())
