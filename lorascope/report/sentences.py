@@ -18,18 +18,22 @@ from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
 
 _ROLES: tuple[Role, Role] = ("target", "retention")
 _SPELT_OUT = 3
+_UNIFORM_BYTE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A task (or one set of it) and its leading measurement."""
+    """A task (or one set of it) and its leading measurement; ``guessed`` where that shows no ability of the base."""
 
     label: str
     found: Measurement
+    guessed: bool = False
 
     @property
     def verdict(self) -> State:
         if self.found.delta is not None:
+            if self.guessed and self.found.delta.verdict != "regressed":
+                return "guessing"
             return self.found.delta.verdict or "inconclusive"
         return "absolute" if self.found.adapted is not None else "unmeasured"
 
@@ -45,8 +49,6 @@ def _subject_verdict(comparison: Comparison, subject: str, words: Texts) -> Subj
     lacking = {role: _lacking(comparison, subject, role) for role in _ROLES}
     margins = [found for found in _gold_margins(comparison, subject) if found.delta is not None]
     kept = _retention_state(retention, lacking["retention"], margins)
-    if kept in ("equivalent", "inconclusive") and _base_guesses(comparison, subject):
-        kept = "guessing"
     asked = asks_tasks(comparison)
     behaviour = [
         *(_role_sentences(comparison, subject, "target", target, words) if asked else ()),
@@ -71,10 +73,33 @@ def _readings(comparison: Comparison, subject: str, role: Role) -> list[_Reading
     for task in tasks_of_role(comparison, role):
         whole = primary(comparison, task, subject, comparison.base.name)
         if whole is not None:
-            readings.append(_Reading(task.name, whole))
+            readings.append(_Reading(task.name, whole, role == "retention" and _guesses(comparison, whole)))
         else:
             readings.extend(_set_readings(comparison, subject, task))
     return readings
+
+
+def _guesses(comparison: Comparison, found: Measurement) -> bool:
+    """Whether a retention task shows no ability of the base that could be kept: not above chance, or noise to it."""
+    return _base_guesses(comparison, found) or _worse_than_uniform(found)
+
+
+def _base_guesses(comparison: Comparison, found: Measurement) -> bool:
+    shares = measurements(
+        comparison,
+        subject=found.subject,
+        reference=found.reference,
+        task=found.task,
+        metric="retained_fraction",
+        by=None,
+    )
+    return bool(shares) and all(share.adapted is None for share in shares)
+
+
+def _worse_than_uniform(found: Measurement) -> bool:
+    """Whether both checkpoints predict a text less well than equal odds for every byte would."""
+    values = [estimate.value for estimate in (found.base, found.adapted) if estimate is not None]
+    return found.metric == "bits_per_byte" and len(values) == 2 and min(values) > _UNIFORM_BYTE
 
 
 def _set_readings(comparison: Comparison, subject: str, task: TaskInfo) -> list[_Reading]:
@@ -115,23 +140,18 @@ def _target_state(readings: Sequence[_Reading], lacking: Sequence[str]) -> State
 
 
 def _retention_state(readings: Sequence[_Reading], lacking: Sequence[str], margins: Sequence[Measurement]) -> State:
-    """One lost task is a loss; ability is kept only if every task was measured and every one is kept."""
-    verdicts = {reading.verdict for reading in readings}
+    """One lost task is a loss; ability is kept only if every task was measured and every one is kept.
+
+    Tasks that show no ability of the base count for neither; where there are no others, nothing is known.
+    """
+    verdicts = {reading.verdict for reading in readings} - {"guessing"}
     weaker = any(found.delta is not None and found.delta.verdict == "regressed" for found in margins)
     order: tuple[State, ...] = ("regressed", "inconclusive", "improved", "equivalent", "absolute")
-    state: State = next((each for each in order if each in verdicts), "unmeasured")
+    none: State = "guessing" if readings and not verdicts else "unmeasured"
+    state: State = next((each for each in order if each in verdicts), none)
     if state in ("improved", "equivalent") and not _complete(verdicts, lacking):
         state = "inconclusive"
     return "weakened" if weaker and state in ("inconclusive", "equivalent", "improved") else state
-
-
-def _base_guesses(comparison: Comparison, subject: str) -> bool:
-    """Whether the base is at chance on every retention task: equivalent answers are then no sign of anything kept."""
-    retention = [task.name for task in tasks_of_role(comparison, "retention")]
-    base = comparison.base.name
-    shares = measurements(comparison, subject=subject, reference=base, metric="retained_fraction", by=None)
-    known = [found for found in shares if found.task in retention]
-    return bool(known) and all(found.adapted is None for found in known)
 
 
 def _complete(verdicts: set[State], lacking: Sequence[str]) -> bool:
@@ -142,6 +162,9 @@ def _clause(role: Role, state: State, lacking: int, readings: Sequence[_Reading]
     alike, count = sum(reading.verdict == state for reading in readings), len(readings) + lacking
     key = f"clause.{role}.{state}"
     counted = role == "target" and count > 1 and alike and state in ("improved", "regressed")
+    guessed = sum(reading.verdict == "guessing" for reading in readings)
+    if role == "retention" and guessed and state in ("improved", "equivalent"):
+        counted, alike = True, count - guessed
     return Clause(state, SYMBOLS[state], words(f"{key}.some", some=alike, all=count) if counted else words(key))
 
 
@@ -157,16 +180,26 @@ def _role_sentences(
         return [neutral(role, _unmeasured(comparison, subject, role, words))]
     if len(readings) > _SPELT_OUT:
         return [*_counted(role, readings, words), *unsaid]
-    return [*(measurement_sentence(role, each.label, each.found, words) for each in readings), *unsaid]
+    return [*(_reading_sentence(role, each, words) for each in readings), *unsaid]
+
+
+def _reading_sentence(role: Role, reading: _Reading, words: Texts) -> Sentence:
+    found = reading.found
+    if reading.verdict != "guessing" or found.base is None or found.delta is None:
+        return measurement_sentence(role, reading.label, found, words)
+    key = "said.uniform" if _worse_than_uniform(found) else "said.guessing"
+    text = words.ended(_values(found, found.base, found.delta, words))
+    return Sentence(role, TONES["guessing"], SYMBOLS["guessing"], words(key, task=reading.label), text)
 
 
 def _counted(role: Role, readings: Sequence[_Reading], words: Texts) -> list[Sentence]:
     """With many tasks, one sentence per verdict that names them."""
     sentences = []
-    for state in ("regressed", "improved", "inconclusive", "equivalent", "absolute", "unmeasured"):
+    for state in ("regressed", "improved", "inconclusive", "equivalent", "guessing", "absolute", "unmeasured"):
         names = [each.label for each in readings if each.verdict == state]
         if names:
-            lead = words(f"counted.{state}", some=len(names), all=len(readings))
+            key = "said.counted_guessing" if state == "guessing" else f"counted.{state}"
+            lead = words(key, some=len(names), all=len(readings))
             sentences.append(Sentence(role, TONES[state], SYMBOLS[state], lead, words.ended(words.joined(names))))
     return sentences
 
@@ -232,7 +265,9 @@ def _forgetting_sentences(
     sentences = [
         measurement_sentence("retention", words("said.gold_margin", task=found.task), found, words)
         for found in margins
-        if found.delta is not None and found.delta.verdict in ("regressed", "improved") and found.task not in led
+        if found.delta is not None and found.task not in led
+        if found.delta.verdict == "regressed"
+        or (found.delta.verdict == "improved" and not _base_guesses(comparison, found))
     ]
     sentences += [neutral("retention", text) for text in _retention_rates(comparison, subject, words)]
     drift = _drift(comparison, subject, words)
@@ -310,18 +345,36 @@ def _curve_sentence(set_name: str, values: dict[str, float], words: Texts) -> Se
 
 
 def _gap_sentences(comparison: Comparison, subject: str, words: Texts) -> list[Sentence]:
-    """Tasks whose leading metric is surely better on the training data than on validation."""
-    leading = {(task.name, task.metrics[0]) for task in comparison.tasks if task.metrics}
+    """Tasks whose leading metric is surely, and by its margin, better on the training data than on validation."""
     sentences = []
-    for found in measurements(comparison, subject=subject, reference=comparison.base.name, area="gap", by=None):
-        gap, metric = found.adapted, found.metric.removesuffix("_gap")
-        falling = any(each.direction == "lower" for each in measurements(comparison, task=found.task, metric=metric))
-        if (found.task, metric) not in leading:
-            continue
-        if gap is None or gap.low is None or gap.high is None or (gap.high >= 0 if falling else gap.low <= 0):
-            continue
-        bounds = numbers.interval(gap, found.unit, found.scale, with_sign=True)
-        value = f"{numbers.signed(gap.value, found.unit, found.scale)} {bounds}"
-        text = words("said.metric_gap", metric=metric, gap=value)
-        sentences.append(Sentence("training", "bad", SYMBOLS["bad"], found.task or "", text))
+    base = comparison.base.name
+    for task in comparison.tasks:
+        metric = task.metrics[0] if task.metrics else ""
+        gaps = measurements(
+            comparison, subject=subject, reference=base, area="gap", task=task.name, metric=f"{metric}_gap", by=None
+        )
+        own = measurements(comparison, subject=subject, reference=base, task=task.name, metric=metric, by=None)
+        for found in gaps:
+            gap = found.adapted
+            if gap is None or not _overfitted(found, task, own):
+                continue
+            bounds = numbers.interval(gap, found.unit, found.scale, with_sign=True)
+            value = f"{numbers.signed(gap.value, found.unit, found.scale)} {bounds}"
+            text = words("said.metric_gap", metric=metric, gap=value)
+            sentences.append(Sentence("training", "bad", SYMBOLS["bad"], found.task or "", text))
     return sentences
+
+
+def _overfitted(found: Measurement, task: TaskInfo, own: Sequence[Measurement]) -> bool:
+    """A gap towards the training data of at least the margin, at a task that was learned or beyond the base's gap."""
+    gap, deltas = found.adapted, [each.delta for each in own if each.delta is not None]
+    sign = -1.0 if any(each.direction == "lower" for each in own) else 1.0
+    margin = next((delta.margin for delta in deltas if delta.margin is not None), task.margin or 0.0)
+    if gap is None or gap.low is None or gap.high is None or min(sign * gap.low, sign * gap.high) <= 0:
+        return False
+    if sign * gap.value < margin:
+        return False
+    if found.base is None:
+        return True
+    more = sign * (gap.value - found.base.value)
+    return more > 0 and (more >= margin or any(delta.verdict == "improved" for delta in deltas))

@@ -10,7 +10,7 @@ from lorascope.report import numbers
 from lorascope.report.lookup import ANY, measurements, tasks_of_role
 from lorascope.report.texts import Texts
 from lorascope.report.verdicts import SYMBOLS
-from lorascope.schema.comparison import Comparison, Estimate, Measurement
+from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
 
 Section = Literal["metrics", "checks", "forgetting", "drift", "training", "weights", "cost", "human"]
 _SECTIONS: dict[str, Section] = {
@@ -31,7 +31,11 @@ _SLICE_ORDER = (
 _FOLD_ABOVE = 8
 
 _CHANGE_AREAS = frozenset({"curves", "weights", "drift", "noise"})
-_CHANGE_METRICS = frozenset({"retained_fraction", "forgotten_rate", "gained_rate", "kl_to_base"})
+_CHANGE_METRICS = frozenset(
+    {"retained_fraction", "forgotten_rate", "gained_rate", "kl_to_base", "leaked_fraction", "leaked_gain"}
+)
+_BOUNDED = frozenset({"0-1", "0-100"})
+_SHOWN_AS_ZERO = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +149,20 @@ def section_tables(
     reference: str,
     words: Texts,
     without: frozenset[str] = frozenset(),
+    with_gaps: bool = False,
 ) -> tuple[Table | None, list[Table]]:
     """Return the table of whole measurements and one table per kind of slice; None as section asks for all areas.
 
-    ``without`` names metrics that the section already shows in another way.
+    ``without`` names metrics that the section already shows in another way; ``with_gaps`` adds the gap between training
+    and evaluation items of each task's leading metric.
     """
+    gaps = {(task.name, f"{task.metrics[0]}_gap") for task in comparison.tasks if task.metrics and with_gaps}
     found = [
         each
         for each in measurements(comparison, reference=reference, by=ANY)
-        if section is None or section_of(comparison, each) == section
+        if section is None
+        or section_of(comparison, each) == section
+        or (each.area == "gap" and (each.task, each.metric) in gaps)
     ]
     whole = [each for each in found if each.slice is None and each.metric not in without]
     if section == "forgetting":
@@ -238,15 +247,19 @@ def _table(
 
 
 def _shared_reason(found: Sequence[Measurement]) -> str:
-    """The one reason that several measurements give, to be said once; nothing where reasons differ."""
-    reasons = [text for each in found if (text := _reason_of(each))]
+    """The one reason that all measurements give, to be said once; nothing where some have another or none."""
+    reasons = [_reason_of(each) for each in found if not _of_the_change(each)]
     return reasons[0] if len(reasons) > 1 and len(set(reasons)) == 1 else ""
 
 
 def _reason_of(found: Measurement) -> str:
     """Why a number is missing; nothing for numbers about the change itself, which no base could have."""
+    return "" if _of_the_change(found) else found.missing_reason or ""
+
+
+def _of_the_change(found: Measurement) -> bool:
     of_the_change = found.area in _CHANGE_AREAS or found.metric in _CHANGE_METRICS
-    return "" if of_the_change and found.adapted is not None else found.missing_reason or ""
+    return of_the_change and found.adapted is not None
 
 
 def _row(
@@ -259,13 +272,23 @@ def _row(
         label=label[0],
         hint=label[1],
         base=_value(base, base.base),
-        base_interval=numbers.interval(base.base, base.unit, base.scale),
+        base_interval=_bounds(base, base.base),
         cells=tuple(_cell(each, reason, words) if each is not None else None for each in cells),
     )
 
 
 def _value(found: Measurement, estimate: Estimate | None) -> str:
-    return numbers.metric_value(estimate.value if estimate else None, found.unit, found.scale)
+    return numbers.metric_value(_settled(found, estimate.value if estimate else None), found.unit, found.scale)
+
+
+def _bounds(found: Measurement, of: Estimate | Delta | None, *, with_sign: bool = False) -> str:
+    ends = of.model_copy(update={"low": _settled(found, of.low), "high": _settled(found, of.high)}) if of else None
+    return numbers.interval(ends, found.unit, found.scale, with_sign=with_sign)
+
+
+def _settled(found: Measurement, value: float | None) -> float | None:
+    """The zero that a score within bounds is meant to be: BLEU without a match is 1e-232 by its library's rounding."""
+    return 0.0 if value is not None and found.scale in _BOUNDED and abs(value) < _SHOWN_AS_ZERO else value
 
 
 def _cell(found: Measurement, reason: str, words: Texts) -> Cell:
@@ -277,9 +300,9 @@ def _cell(found: Measurement, reason: str, words: Texts) -> Cell:
         note = words("needed.short", count=numbers.count(delta.needed_n)) if delta.needed_n else ""
     return Cell(
         adapted=_value(found, found.adapted),
-        adapted_interval=numbers.interval(found.adapted, found.unit, found.scale),
-        delta=numbers.signed(delta.value, found.unit, found.scale) if delta else "",
-        delta_interval=numbers.interval(delta, found.unit, found.scale, with_sign=True),
+        adapted_interval=_bounds(found, found.adapted),
+        delta=numbers.signed(_settled(found, delta.value), found.unit, found.scale) if delta else "",
+        delta_interval=_bounds(found, delta, with_sign=True),
         verdict=verdict,
         symbol=SYMBOLS[verdict] if verdict else "",
         note=note,
@@ -305,10 +328,10 @@ def _full_row(found: Measurement, words: Texts) -> FullRow:
         metric=found.metric,
         subject=found.subject,
         n=numbers.count(delta.n if delta else estimate.n if estimate else None),
-        base=f"{_value(found, found.base)} {numbers.interval(found.base, unit, scale)}",
-        adapted=f"{_value(found, found.adapted)} {numbers.interval(found.adapted, unit, scale)}",
-        delta=f"{numbers.signed(delta.value if delta else None, unit, scale)} "
-        f"{numbers.interval(delta, unit, scale, with_sign=True)}",
+        base=f"{_value(found, found.base)} {_bounds(found, found.base)}",
+        adapted=f"{_value(found, found.adapted)} {_bounds(found, found.adapted)}",
+        delta=f"{numbers.signed(_settled(found, delta.value if delta else None), unit, scale)} "
+        f"{_bounds(found, delta, with_sign=True)}",
         p=numbers.p_value(delta.p_value if delta else None),
         p_adjusted=numbers.p_value(delta.p_adjusted if delta else None),
         test=(delta.test if delta else None) or numbers.ABSENT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table as Grid
@@ -15,6 +16,7 @@ from lorascope.report.folding import Told, folded_findings, folded_missing, fold
 from lorascope.report.lookup import asks_tasks, references
 from lorascope.report.sentences import subject_verdicts
 from lorascope.report.tables import Block, Cell, Row, Section, Table, section_tables
+from lorascope.report.terminal_blocks import check_lines, flip_rows
 from lorascope.report.texts import Texts, load_texts
 from lorascope.report.verdicts import SYMBOLS, Clause, Sentence, SubjectVerdict, Topic
 from lorascope.schema.comparison import Comparison
@@ -38,6 +40,7 @@ _STYLES = {
 }
 _COLUMNS = ("metric", "values", "delta", "verdict")
 _NUMBERS_WIDTH = 15 + 23 + 14 + 3 * 2
+_CAUSES_WIDTH = 2 + 3 * 2 + 16
 # For terminals that cannot show these signs; what is left after it becomes a question mark.
 _ASCII = str.maketrans(
     {"▲": "+", "▼": "-", "▽": "-", "↕": "~", "•": "*", "∅": "o", "✓": "v", "✕": "x", "→": "->", "−": "-", "–": "-",
@@ -70,7 +73,7 @@ class _Page:
 
 
 def print_summary(comparison: Comparison, console: Console) -> None:
-    """Print verdicts, metrics, forgetting, training, weights, pressing findings and what is missing.
+    """Print verdicts, metrics, flips, leaks, forgetting, training, weights, pressing findings and what is missing.
 
     The first lines say the verdict of every subject in words. Fits 80 columns; verdicts are words and signs, never
     colour alone.
@@ -89,6 +92,9 @@ def print_summary(comparison: Comparison, console: Console) -> None:
         page.line(page.text(words("verdict.no_task"), "dim"))
     for reference in references(comparison):
         _print_tables(comparison, reference, page)
+    _print_flips(comparison, page)
+    for line in check_lines(comparison, words):
+        page.line(page.text(line), indent=2)
     _print_topics(comparison, verdicts, page)
     _print_findings(comparison, page)
     _print_missing(comparison, page)
@@ -108,7 +114,10 @@ def _clause(clause: Clause, page: _Page) -> Text:
 def _print_tables(comparison: Comparison, reference: str, page: _Page) -> None:
     own = reference == comparison.base.name
     sections: tuple[Section | None, ...] = ("metrics", "forgetting") if own else (None,)
-    tables = [section_tables(comparison, section, reference, page.words)[0] for section in sections]
+    tables = [
+        section_tables(comparison, section, reference, page.words, with_gaps=section == "metrics")[0]
+        for section in sections
+    ]
     shown = [table for table in tables if table is not None]
     if not shown:
         return
@@ -125,13 +134,18 @@ def _print_tables(comparison: Comparison, reference: str, page: _Page) -> None:
 
 
 def _grid(page: _Page, rows: Iterable[Sequence[Text]]) -> Grid:
-    """Rows in columns of the same width for every task; on wide terminals the names get more room."""
+    """Rows in columns of the same width for every task; on wide terminals the names get more room.
+
+    Where values are too wide, they wrap and the verdict stays whole.
+    """
     grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
     names = min(max(page.console.width - _NUMBERS_WIDTH, 16), 40)
     grid.add_column(width=names, overflow="fold")
     columns: tuple[tuple[int, JustifyMethod], ...] = ((15, "right"), (23, "left"), (14, "left"))
-    for width, justify in columns:
-        grid.add_column(min_width=width, justify=justify, no_wrap=page.console.width >= 16 + _NUMBERS_WIDTH)
+    whole = page.console.width >= 16 + _NUMBERS_WIDTH
+    for place, (width, justify) in enumerate(columns):
+        last = place == len(columns) - 1
+        grid.add_column(min_width=width, justify=justify, no_wrap=whole and last, overflow="fold")
     for row in rows:
         grid.add_row(*row)
     return grid
@@ -157,15 +171,34 @@ def _cell_row(name: str, row: Row, cell: Cell, page: _Page) -> tuple[Text, ...]:
 
 
 def _print_reasons(table: Table, page: _Page) -> None:
-    """Why values are missing, once for the whole table where the reason is the same."""
-    reasons = [table.reason] if table.reason else []
+    """Why values are missing, each reason once for a metric, with the tasks and subjects that it holds for."""
+    told: dict[tuple[str, str], dict[str, list[str]]] = {}
     for block in table.blocks:
         for row in block.rows:
             for subject, cell in zip(table.subjects, row.cells, strict=True):
                 if cell is not None and cell.note and not cell.verdict:
-                    reasons.append(f"{row.label}, {subject}: {cell.note}")
+                    told.setdefault((row.label, cell.note), {}).setdefault(block.title, []).append(subject)
+    reasons = [table.reason] if table.reason else []
+    for (label, note), tasks in told.items():
+        places = [f"{task} ({page.words.joined(subjects)})" for task, subjects in tasks.items()]
+        reasons.append(f"{label}, {page.words.joined(places)}: {note}")
     for reason in reasons:
         page.line(page.text(page.words.ended(reason), "dim"), indent=2)
+
+
+def _print_flips(comparison: Comparison, page: _Page) -> None:
+    rows = flip_rows(comparison, page.words)
+    if not rows:
+        return
+    page.heading("flips.heading")
+    grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    widths = [max(cell_len(row[place]) for row in rows) for place in range(3)]
+    whole = sum(widths) + _CAUSES_WIDTH <= page.console.width
+    for place in range(len(rows[0])):
+        grid.add_column(overflow="fold", no_wrap=whole and place < len(widths))
+    for row in rows:
+        grid.add_row(*map(page.text, row))
+    page.console.print(Padding(grid, (0, 0, 0, 2)))
 
 
 def _print_topics(comparison: Comparison, verdicts: list[SubjectVerdict], page: _Page) -> None:

@@ -131,9 +131,11 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
     for title, items, place in sets:
         if not items:
             continue
+        told = len(engine.notes)
         try:
             with watch.stage(f"{asker.name}: {task.spec.name}{title}") as report:
                 place[asker.name] = ask_task(engine, asker, answers, items, report)
+            _name_the_set(engine.notes, told, f"{task.spec.name}, {asker.name}", title or ", evaluation items")
         except ServerGone:
             raise
         except (EvaluationError, ConfigError, DataError) as error:
@@ -143,6 +145,13 @@ def _ask_one(engine: Engine, asker: Asker, answers: TaskAnswers, seed: int, watc
                 answers.errors[asker.name] = error
                 return
             answers.notes.append(f"{task.spec.name}, {asker.name}{title}: {error.problem}")
+
+
+def _name_the_set(notes: list[str], begin: int, about: str, title: str) -> None:
+    """Say in the notes from ``begin`` on which of the task's sets they are about."""
+    for place in range(begin, len(notes)):
+        if notes[place].startswith(f"{about}: "):
+            notes[place] = f"{about}{title}{notes[place].removeprefix(about)}"
 
 
 def ask_task(engine: Engine, asker: Asker, answers: TaskAnswers, items: Sequence[Item], report: Progress) -> Asked:

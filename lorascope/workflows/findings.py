@@ -8,6 +8,7 @@ from lorascope.measures.registry import find_spec
 from lorascope.schema.comparison import Comparison, Finding, Measurement, Severity, TaskInfo
 from lorascope.schema.flips import CauseName, FlipLedger
 from lorascope.schema.items import Answer, ChoiceAnswer, GenerateAnswer, LabelsAnswer, LikelihoodAnswer
+from lorascope.workflows.cut_findings import find_cuts
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.weight_findings import find_in_weights
 
@@ -16,13 +17,15 @@ _OVERFIT_ADVICE = "Keep the checkpoint of the lowest validation loss, train fewe
 
 def find(comparison: Comparison, answers: Sequence[TaskAnswers], notes: Sequence[str]) -> list[Finding]:
     """All findings of a comparison that follow from its measurements, most severe first."""
+    cuts, others = find_cuts([*notes, *(note for answer in answers for note in answer.notes)])
     found = [
         *_learning(comparison),
         *_forgetting(comparison),
         *_gaps(comparison),
         *_unchanged(comparison, answers),
         *find_in_weights(comparison),
-        *_notes([*notes, *(note for answer in answers for note in answer.notes)]),
+        *cuts,
+        *_notes(others),
     ]
     return by_severity(found)
 
@@ -144,31 +147,53 @@ _RATES = ("retained_fraction", "forgotten_rate", "gained_rate")
 
 
 def _gaps(comparison: Comparison) -> Iterator[Finding]:
-    """Over-fitting by the primary metric: the whole interval of the gap lies on the side of "better on training"."""
-    primary = {task.name: task.metrics[0] for task in comparison.tasks}
-    for found in comparison.measurements:
-        wanted = found.area == "gap" and found.reference == comparison.base.name and found.slice is None
-        metric = primary.get(found.task or "", "")
-        if not wanted or found.adapted is None or found.metric != f"{metric}_gap":
-            continue
-        sign = -1.0 if find_spec(metric).direction == "lower" else 1.0
-        ends = [sign * end for end in (found.adapted.low, found.adapted.high) if end is not None]
-        smaller = found.base is not None and sign * found.adapted.value <= sign * found.base.value
-        if not ends or min(ends) <= 0 or smaller:
-            continue
-        interval = _interval(found.adapted.low, found.adapted.high)
-        yield Finding(
-            id=f"gap:{found.task}:{found.subject}",
-            severity="warning",
-            area="gap",
-            subject=found.subject,
-            title=f"{found.subject} does better on what it was trained on than on new items of {found.task}",
-            evidence=[
-                f"{found.metric} {found.adapted.value:.3f}{interval}"
-                + (f", the base's {found.base.value:.3f}" if found.base else "")
-            ],
-            advice=_OVERFIT_ADVICE,
-        )
+    """Over-fitting by the primary metric: the whole interval of the gap on the side of "better on training", its size
+    at least the margin, and either the task learned or the base's gap smaller by the margin.
+    """
+    for task in comparison.tasks:
+        learned = {found.subject for found in _against_base(comparison, task) if _improved(found)}
+        for found in comparison.measurements:
+            wanted = found.area == "gap" and found.reference == comparison.base.name and found.slice is None
+            if not wanted or found.task != task.name or found.metric != f"{task.metrics[0]}_gap":
+                continue
+            spec = find_spec(task.metrics[0])
+            margin = task.margin if task.margin is not None else spec.margin or 0.0
+            if _overfitted(found, -1.0 if spec.direction == "lower" else 1.0, margin, found.subject in learned):
+                yield _gap(task, found)
+
+
+def _improved(found: Measurement) -> bool:
+    return found.delta is not None and found.delta.verdict == "improved"
+
+
+def _overfitted(found: Measurement, sign: float, margin: float, learned: bool) -> bool:
+    if found.adapted is None:
+        return False
+    ends = [sign * end for end in (found.adapted.low, found.adapted.high) if end is not None]
+    gap = sign * found.adapted.value
+    if not ends or min(ends) <= 0 or gap < margin:
+        return False
+    if found.base is None:
+        return True
+    more = gap - sign * found.base.value
+    return more > 0 and (learned or more >= margin)
+
+
+def _gap(task: TaskInfo, found: Measurement) -> Finding:
+    assert found.adapted is not None
+    interval = _interval(found.adapted.low, found.adapted.high)
+    return Finding(
+        id=f"gap:{task.name}:{found.subject}",
+        severity="warning",
+        area="gap",
+        subject=found.subject,
+        title=f"{found.subject} does better on what it was trained on than on new items of {task.name}",
+        evidence=[
+            f"{found.metric} {found.adapted.value:.3f}{interval}"
+            + (f", the base's {found.base.value:.3f}" if found.base else "")
+        ],
+        advice=_OVERFIT_ADVICE,
+    )
 
 
 def _unchanged(comparison: Comparison, answers: Iterable[TaskAnswers]) -> Iterator[Finding]:
@@ -227,37 +252,65 @@ _CAUSE_ADVICE: Mapping[CauseName, str] = {
     "unexplained": "Read the broken answers side by side: no cause was found in them.",
 }
 _OF_FORM: frozenset[CauseName] = frozenset({"empty", "truncated", "stop_string", "format"})
+_OF_ABILITY: frozenset[CauseName] = frozenset({"knowledge_loss", "unexplained"})
 _FEW = 5
 _FLIPS = "arXiv 2407.09141 (flips)"
 
 
-def flip_findings(ledgers: Sequence[FlipLedger]) -> list[Finding]:
+def flip_findings(ledgers: Sequence[FlipLedger], measurements: Sequence[Measurement] = ()) -> list[Finding]:
     """For each subject and task with broken items, what was lost and why, with advice by the largest cause.
 
     A warning where at least half of five or more losses are faults of form, which the metrics count as losses of
     ability; else information: whether losses matter is for the verdicts to say. Flips that the noise floor covers are
-    said to be no more than noise.
+    said to be no more than noise. ``measurements`` tell where a reference is not shown to be above chance
+    (``retained_fraction`` is undefined): right answers may be guesses there, so no loss of knowledge is claimed.
     """
-    return by_severity([_flipped(ledger) for ledger in ledgers if ledger.broken])
+    guessed = {
+        (found.subject, found.reference, found.task)
+        for found in measurements
+        if found.metric == "retained_fraction" and found.slice is None and found.adapted is None
+    }
+    found = [
+        _flipped(ledger, (ledger.subject, ledger.reference, ledger.task) in guessed)
+        for ledger in ledgers
+        if ledger.broken
+    ]
+    return by_severity(found)
 
 
-def _flipped(ledger: FlipLedger) -> Finding:
+def _flipped(ledger: FlipLedger, guessed: bool) -> Finding:
     noisy = ledger.noise is not None and ledger.broken + ledger.fixed <= ledger.noise
-    causes = _by_count(ledger)
-    lost = "1 answer" if ledger.broken == 1 else f"{ledger.broken:,} answers"
-    listed = ", ".join(f"{count:,} {_CAUSE_WORDS[name]}" for name, count in causes)
-    title = f"{ledger.subject} lost {lost} of {ledger.task}"
-    title += ", no more than numerical noise" if noisy else f": {listed}" if listed else ""
-    advice = _CAUSE_ADVICE[causes[0][0]] if causes and not noisy else None
+    causes = [each for each in _by_count(ledger) if not (guessed and each[0] in _OF_ABILITY)]
+    unsure = causes[:1] and causes[0][0] in _OF_ABILITY and ledger.fixed >= ledger.broken
     return Finding(
         id=f"flips:{ledger.task}:{ledger.subject}:{ledger.reference}",
         severity="info" if noisy else _flip_severity(ledger),
         area="task",
         subject=ledger.subject,
-        title=title,
-        evidence=_flip_evidence(ledger),
-        advice=advice,
+        title=_flip_title(ledger, causes, noisy, guessed),
+        evidence=_flip_evidence(ledger) + ([_guesses(ledger)] if guessed else []),
+        advice=_CAUSE_ADVICE[causes[0][0]] if causes and not noisy and not unsure else None,
         reference=_FLIPS,
+    )
+
+
+def _flip_title(ledger: FlipLedger, causes: Sequence[tuple[CauseName, int]], noisy: bool, guessed: bool) -> str:
+    """What was lost; with the net change where no less was gained, or where what was right may be guessed."""
+    lost = "1 answer" if ledger.broken == 1 else f"{ledger.broken:,} answers"
+    title = f"{ledger.subject} lost {lost} of {ledger.task}"
+    if guessed or ledger.fixed >= ledger.broken:
+        net = ledger.fixed - ledger.broken
+        title += f" and gained {ledger.fixed:,} (net {f'{net:+,}' if net else '0'})"
+    if noisy:
+        return f"{title}, no more than numerical noise"
+    listed = ", ".join(f"{count:,} {_CAUSE_WORDS[name]}" for name, count in causes)
+    return f"{title}: {listed}" if listed else title
+
+
+def _guesses(ledger: FlipLedger) -> str:
+    return (
+        f"{ledger.reference} is not shown to be above chance here: what it had right may be guessed, and answers that "
+        "turned are no sign of lost knowledge"
     )
 
 

@@ -39,7 +39,7 @@ Key = tuple[str, str, str]
 """(by, value, metric) of one number; by and value are empty for the whole task."""
 
 WHOLE = ("", "")
-_NOT_ABOVE_CHANCE = "the base is not above chance here, so there is nothing to retain"
+_NOT_ABOVE_CHANCE = "the base is not shown to be above chance here, so what it retains is not defined"
 
 
 @dataclass

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lorascope.schema.comparison import Finding, Measurement, Series
 from lorascope.schema.flips import FlipLedger
+from lorascope.workflows.answer_findings import find_in_answers
 from lorascope.workflows.findings import flip_findings
 from lorascope.workflows.flips import flip_ledgers
 from lorascope.workflows.label_diagnosis import diagnose_labels
@@ -47,12 +48,13 @@ def tell(
             pairs = plan_pairs(base, subjects, reference, base in answers.asked)
             told.measurements += measure_task(answers, pairs, seed=seed)
             _explain(answers, pairs, told, seed)
+            told.findings += find_in_answers([answers], pairs)
             if noise is not None:
                 told.measurements += noise_measurements(noise, answers, pairs, how_again, seed=seed)
             report(done, len(tasks))
     if noise is not None:
         told.flips = with_noise(told.flips, noise, tasks)
-    told.findings += flip_findings(told.flips)
+    told.findings += flip_findings(told.flips, told.measurements)
     return told
 
 

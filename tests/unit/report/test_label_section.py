@@ -25,6 +25,9 @@ def label_series() -> list[Series]:
         for label in ("网络::server", "use:printing"):
             curve = f"precision_recall:tags:{label}"
             found.append(Series(subject=name, name=curve, x_name="recall", x=[0.2, 0.6, 1.0], y=[1.0, 0.7, 0.3]))
+        for label, counts in (("网络::server", [12, 0, 0]), ("use:printing", [20, 8, 4])):
+            worst = f"worst_label:tags:{label}"
+            found.append(Series(subject=name, name=worst, x_name="true, given, right", x=[0, 1, 2], y=counts))
     return found
 
 
@@ -84,6 +87,17 @@ def test_thresholds_in_a_sentence_each(told: Comparison) -> None:
         "tags-lora": "median 0.20, from 0.10 to 0.60, over 3 labels",
         "tags-full": "median 0.20, from 0.10 to 0.60, over 3 labels",
     }
+
+
+def test_the_worst_labels_of_each_adapted_checkpoint(told: Comparison) -> None:
+    [part] = label_context(told, {}, "en")["label_parts"]
+    assert [name for name, _ in part.worst] == list(SUBJECTS)
+    rows = [(row.label, row.f1, row.precision, row.recall, row.support, row.given) for row in part.worst[0][1]]
+    assert rows[0][:2] == ("网络::server", "0.00")
+    assert rows[0][2] != "0.00"  # nothing was given: the precision is undefined
+    assert rows[1] == ("use:printing", "0.29", "0.50", "0.20", "20", "8")
+    page = render_html(told, None)
+    assert page.index("Worst labels") < page.index("Precision and recall by label")
 
 
 def test_long_tails_of_label_counts_are_one_column(told: Comparison) -> None:

@@ -244,3 +244,65 @@ def test_a_base_that_guesses_is_never_said_to_have_kept_its_ability(causal):
     assert {verdict.retention.state for verdict in subject_verdicts(settled)} == {"equivalent"}
     guessing = settled.model_copy(update={"measurements": [undo(found) for found in settled.measurements]})
     assert {verdict.retention.state for verdict in subject_verdicts(guessing)} == {"guessing"}
+
+
+def guessing_beside(factory: ModuleType, value: float) -> Comparison:
+    """A retention task that moves to ``value``, and one that improves although its base guesses."""
+    comparison = one_task(factory, 0.5, value, "retention", spread=0.01)
+    comparison.tasks.append(comparison.tasks[0].model_copy(update={"name": "zh", "metrics": ["gold_margin"]}))
+    lead = factory.measurement(factory.LORA, "gold_margin", -8.8, -6.8, task="zh", scale="unbounded", unit="nats")
+    share = factory.measurement(factory.LORA, "retained_fraction", None, None, task="zh", reason="not above chance")
+    comparison.measurements += [lead, share]
+    return comparison
+
+
+def test_what_a_guessing_base_seems_to_gain_is_no_ability(factory: ModuleType) -> None:
+    kept = subject_verdicts(guessing_beside(factory, 0.5))[0]
+    assert kept.retention.state == "equivalent"
+    assert "at 1 of 2 tasks; at the rest the base cannot be told from guessing" in kept.retention.text
+    said = texts_of(kept, "retention")
+    assert "On zh the base cannot be told from guessing" in said
+    assert "zh improved" not in said
+    assert "Certainty of the right answer on zh improved" not in said
+    assert subject_verdicts(guessing_beside(factory, 0.6))[0].retention.state == "improved"
+    assert subject_verdicts(guessing_beside(factory, 0.4))[0].retention.state == "regressed"
+
+
+@pytest.mark.parametrize(("before", "after", "state"), [(16.3, 14.3, "guessing"), (16.3, 4.0, "improved"),
+                                                        (4.2, 9.0, "regressed"), (4.2, 4.0, "improved")])  # fmt: skip
+def test_text_that_neither_can_predict_is_no_ability(
+    factory: ModuleType, before: float, after: float, state: str
+) -> None:
+    comparison = one_task(factory, 0.5, 0.5, "retention")
+    comparison.tasks[0].metrics = ["bits_per_byte"]
+    bits = factory.measurement(
+        factory.LORA, "bits_per_byte", before, after, task="quiz", scale="unbounded", unit="bits", direction="lower"
+    )
+    comparison.measurements = [bits]
+    verdict = subject_verdicts(comparison)[0]
+    assert verdict.retention.state == state
+    assert ("equal odds for every byte" in texts_of(verdict, "retention")) is (state == "guessing")
+
+
+def test_guessing_is_no_all_clear_in_either_language(factory: ModuleType) -> None:
+    comparison = guessing_beside(factory, 0.5)
+    comparison.tasks, comparison.measurements = comparison.tasks[1:], comparison.measurements[1:]
+    english, chinese = (subject_verdicts(comparison, language)[0].retention for language in ("en", "zh"))
+    assert english.state == chinese.state == "guessing"
+    assert english.text == "General ability: the base cannot be told from guessing"
+    assert "无从遗忘" not in chinese.text
+
+
+@pytest.mark.parametrize(
+    ("gap", "base", "adapted", "said"),
+    [(0.01, 0.0, 0.6, False), (0.03, 0.0, 0.5, True), (0.2, 0.19, 0.5, False), (0.2, 0.19, 0.6, True)],
+)
+def test_a_gap_is_over_fitting_from_the_margin_on_and_beyond_the_bases(
+    factory: ModuleType, gap: float, base: float, adapted: float, said: bool
+) -> None:
+    comparison = one_task(factory, 0.5, adapted, "target", spread=0.01)
+    found = factory.measurement(
+        factory.LORA, "accuracy_gap", base, gap, task="quiz", area="gap", direction="none", spread=0.001, paired=False
+    )
+    comparison.measurements.append(found)
+    assert ("better on the training data" in texts_of(subject_verdicts(comparison)[0], "training")) is said

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from lorascope.report.terminal import print_summary
 from lorascope.schema.comparison import Comparison
+from lorascope.schema.flips import FlipLedger
 
 
 def summary(comparison: Comparison, width: int = 80, encoding: str = "utf-8", **options: bool) -> str:
@@ -109,3 +110,73 @@ def test_almost_nothing(weights_only: Comparison) -> None:
     assert "not measured" not in text.lower()
     assert "0 tasks" not in text
     assert "base → adapted" not in text
+
+
+def ledger(subject: str, broken: int, fixed: int, **fields: object) -> FlipLedger:
+    counts = {"items": 96, "broken": broken, "fixed": fixed, "both_right": 0, "both_wrong": 96 - broken - fixed}
+    place = {"subject": subject, "reference": "llama-tiny", "task": "general-knowledge-en"}
+    return FlipLedger.model_validate(place | counts | fields)
+
+
+def test_flips_stand_below_the_table_with_their_main_causes(factory: ModuleType, causal: Comparison) -> None:
+    causal.flips = [
+        ledger(factory.LORA, 6, 2, causes={"format": 2, "knowledge_loss": 4}),
+        ledger(factory.FULL, 0, 0, causes={}),
+    ]
+    lines = [" ".join(line.split()) for line in summary(causal).splitlines()]
+    assert "general-knowledge-en lora-r16 6 broken, 2 fixed Knowledge loss 4, Format 2" in " ".join(lines)
+    assert "full-ft none turned 96 of 96 wrong in both" in " ".join(lines)
+    for found in causal.measurements:
+        if found.metric == "retained_fraction":
+            found.adapted, found.delta, found.missing_reason = None, None, "not above chance"
+    text = " ".join(summary(causal).split())
+    assert "6 broken, 2 fixed Format 2, llama-tiny cannot be told from guessing" in text
+    assert "Knowledge loss 4" not in text
+    for width in (40, 60, 80):
+        assert max(cell_len(line) for line in summary(causal, width).splitlines()) <= width
+
+
+def test_leaks_gaps_and_noise_are_said(factory: ModuleType, causal: Comparison) -> None:
+    of = {"task": "support", "direction": "none"}
+    causal.measurements = [found for found in causal.measurements if found.area not in ("gap", "leak", "noise")]
+    causal.measurements += [
+        factory.measurement(factory.LORA, "leaked_fraction", None, 0.2, area="leak", **of),
+        factory.measurement(factory.LORA, "rougeL", 0.3, 0.35, task="support", area="leak", part=("clean", "clean")),
+        factory.measurement(factory.LORA, "noise_flip_rate", None, 0.031, area="noise", **of),
+        factory.measurement(factory.LORA, "rougeL_gap", 0.01, 0.12, area="gap", paired=False, **of),
+    ]
+    text = " ".join(summary(causal).split())
+    assert "support: 20 % of the items stand in the training data. rougeL on clean items: lora-r16 +0.050." in text
+    assert "only the numerics change: support, lora-r16 3.1 %." in text
+    assert "rougeL_gap lora-r16 0.010 → 0.120" in text
+
+
+def test_a_reason_is_said_once_for_a_metric_and_names_its_tasks(factory: ModuleType, causal: Comparison) -> None:
+    for found in causal.measurements:
+        if found.metric == "gained_rate" and found.slice is None:
+            found.adapted, found.delta, found.missing_reason = None, None, "no item to count"
+    flat = " ".join(summary(causal).split())
+    assert flat.count("no item to count") == 1
+    assert "gained_rate, general-knowledge-en (lora-r16, full-ft): no item to count." in flat
+
+
+def test_wide_values_do_not_cut_the_verdict(factory: ModuleType) -> None:
+    comparison = factory.causal_comparison()
+    found = next(each for each in comparison.measurements if each.metric == "rougeL" and each.slice is None)
+    assert found.base is not None
+    assert found.delta is not None
+    found.base.value, found.scale = 0.0000123, "unbounded"
+    found.delta.low, found.delta.high = -0.0000123, 123456.0
+    found.delta.verdict = "inconclusive"
+    text = summary(comparison, 80)
+    assert text.count("? inconclusive") == 5
+    assert max(cell_len(line) for line in text.splitlines()) <= 80
+
+
+def test_a_rounding_of_zero_is_zero(factory: ModuleType) -> None:
+    comparison = factory.causal_comparison()
+    found = next(each for each in comparison.measurements if each.metric == "rougeL" and each.slice is None)
+    assert found.adapted is not None
+    found.adapted.value = 6.3e-232
+    assert "e-232" not in summary(comparison)
+    assert "0.311 → 0.000" in summary(comparison)

@@ -115,6 +115,20 @@ def test_a_gap_is_named_when_it_is_real_and_larger_than_the_bases() -> None:
     assert gap(0.1, 0.4) == []
 
 
+def test_a_gap_needs_the_size_of_the_margin_and_something_learned_or_more_than_the_bases() -> None:
+    def gap(value: float, base: float, *others: dict[str, Any]) -> list[Finding]:
+        estimate = {"value": value, "low": value / 2, "high": 2 * value, "n": 9, "method": "m"}
+        before = {"value": base, "low": None, "high": None, "n": 9, "method": "m"}
+        found = find(document(measured("rougeL_gap", area="gap", adapted=estimate, base=before), *others), [], [])
+        return [finding for finding in found if finding.area == "gap"]
+
+    assert gap(0.01, 0.0) == []
+    assert gap(0.01, 0.0, measured("rougeL", "improved")) == []
+    assert len(gap(0.03, 0.0)) == 1
+    assert gap(0.03, 0.02) == []
+    assert len(gap(0.03, 0.02, measured("rougeL", "improved"))) == 1
+
+
 def test_slices_and_other_references_raise_no_finding() -> None:
     sliced = measured("rougeL", "regressed", slice={"by": "split", "value": "a"})
     other = measured("rougeL", "regressed", reference="x", subject="base")
@@ -223,13 +237,57 @@ def test_every_cause_has_its_words() -> None:
 def test_losses_of_ability_and_a_few_losses_are_for_the_verdicts_to_judge() -> None:
     found = flip_findings([ledger(causes={"knowledge_loss": 38}), ledger(broken=2, causes={"format": 2})])
     assert [finding.severity for finding in found] == ["info", "info"]
-    assert found[1].title == "lora lost 2 answers of synopsis: 2 by format"
+    assert found[1].title == "lora lost 2 answers of synopsis and gained 12 (net +10): 2 by format"
 
 
 def test_nothing_lost_is_no_finding_and_no_causes_are_none() -> None:
     assert flip_findings([ledger(broken=0)]) == []
-    [finding] = flip_findings([ledger(broken=1)])
+    [finding] = flip_findings([ledger(broken=1, fixed=0)])
     assert (finding.title, finding.advice) == ("lora lost 1 answer of synopsis", None)
+
+
+def test_where_the_base_only_guesses_no_lost_knowledge_is_claimed() -> None:
+    share = measured("retained_fraction", task="synopsis", area="forgetting", subject="lora", adapted=None, base=None)
+    known = document(share).measurements
+    turned = ledger(broken=6, fixed=8, causes={"knowledge_loss": 6})
+    [finding] = flip_findings([turned], known)
+    assert finding.title == "lora lost 6 answers of synopsis and gained 8 (net +2)"
+    assert finding.advice is None
+    assert "not shown to be above chance" in finding.evidence[-1]
+    [fewer] = flip_findings([ledger(broken=8, fixed=6, causes={"knowledge_loss": 5, "format": 3})], known)
+    assert fewer.title == "lora lost 8 answers of synopsis and gained 6 (net -2): 3 by format"
+    assert "extraction" in str(fewer.advice)
+
+
+def test_a_net_gain_is_said_and_brings_no_advice_against_forgetting() -> None:
+    [finding] = flip_findings([ledger(broken=6, fixed=8, causes={"knowledge_loss": 6})])
+    assert finding.title == "lora lost 6 answers of synopsis and gained 8 (net +2): 6 by loss of knowledge"
+    assert finding.advice is None
+    [form] = flip_findings([ledger(broken=6, fixed=6, causes={"format": 6})])
+    assert "(net 0): 6 by format" in form.title
+    assert form.advice is not None
+
+
+def cut(subject: str, count: int, of: str = "evaluation") -> str:
+    return f"qa, {subject}, {of} items: {count} of 60 items exceed the context; prompts lost their left"
+
+
+def test_cut_prompts_are_one_warning_per_task_and_set_with_advice() -> None:
+    notes = [cut("base", 56), cut("base", 7, "training"), cut("x", 56), cut("x", 7, "training"), "something else"]
+    found = find(document(), [], notes)
+    assert [(each.severity, each.title) for each in found] == [
+        ("warning", "56 of 60 evaluation items of qa exceed the context: prompts lost their left"),
+        ("warning", "7 of 60 training items of qa exceed the context: prompts lost their left"),
+        ("info", "something else"),
+    ]
+    assert found[0].evidence == ["base: 56 of 60 (93%)", "x: 56 of 60 (93%)"]
+    assert "few_shot" in str(found[0].advice)
+
+
+def test_a_few_cut_prompts_are_a_note() -> None:
+    [few] = find(document(), [], [cut("base", 5), cut("x", 6)])
+    assert (few.severity, few.advice) == ("info", None)
+    assert few.title.startswith("5 to 6 of 60 evaluation items")
 
 
 def test_noise_is_told_from_loss() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lorascope.data.tasks import LoadedTask
+from lorascope.engines.base import Subject
 from lorascope.schema.comparison import Finding, Measurement
 from lorascope.schema.items import GenerateAnswer, GenerateItem, LabelsAnswer, LabelsItem
 from lorascope.schema.suite import SuiteTask
-from lorascope.workflows.label_diagnosis import MOST_CURVES, LabelDiagnosis, diagnose_labels
+from lorascope.workflows.label_diagnosis import MOST_CURVES, LabelDiagnosis, diagnose_labels, find_in_heads
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.scoring import Asked
 
@@ -252,3 +255,135 @@ def test_few_items_have_no_thresholds_and_no_made_up_numbers() -> None:
     alone.task = replace(alone.task, items=alone.task.items[:1])
     row = found(diagnose_labels(alone, [PAIR], seed=0), "output_spread")
     assert (row.base, row.adapted) == (None, None)
+
+
+def told(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.id.split(":")[1]: finding for finding in findings}
+
+
+def test_a_list_in_the_wrong_order_is_suspected_and_nothing_else_is_said() -> None:
+    right = np.where(TRUTH, 0.9, 0.05)
+    answers = answers_of(TRUTH, base=right, tuned=right[:, ::-1])
+    findings = told(diagnose_labels(answers, [PAIR], seed=0).findings)
+    assert {kind: finding.severity for kind, finding in findings.items()} == {"order": "warning"}
+    assert "order of the head's outputs?" in findings["order"].title
+    evidence = " ".join(findings["order"].evidence)
+    assert "frequency_skill -" in evidence
+    assert "l07: the output listed as l12 is nearer to it" in evidence
+
+
+def test_right_outputs_that_are_too_sure_are_not_taken_for_a_wrong_order() -> None:
+    noise = np.random.default_rng(8).random(TRUTH.shape) < 0.12
+    sure = np.where(TRUTH ^ noise, 1 - 1e-6, 1e-6)
+    findings = told(diagnose_labels(answers_of(TRUTH, base=sure, tuned=sure), [PAIR], seed=0).findings)
+    assert findings["too_sure"].severity == "warning"
+    assert "order" not in findings
+
+
+def test_thresholds_that_cost_more_than_they_give_are_told_as_a_trade() -> None:
+    weak = np.clip(0.25 * TRUTH + 0.3 * np.random.default_rng(6).random(TRUTH.shape), 0.001, 0.999)
+    weak[:, :4] = np.where(TRUTH[:, :4], 0.9, 0.1)
+    answers = answers_of(TRUTH, base=skilled(TRUTH, 0.5), tuned=weak)
+    tune_truth = np.random.default_rng(9).random((40, 20)) < 0.5
+    for name in ("base", "tuned"):
+        answers.tuning[name] = asked_of(items_of(tune_truth, split="tune"), np.where(tune_truth, 0.15, 0.05))
+    answers.task = replace(answers.task, tuning_items=items_of(tune_truth, split="tune"))
+    finding = told(diagnose_labels(answers, [PAIR], seed=0).findings)["cardinality"]
+    assert "macro F1 0." in finding.evidence[-1]
+    assert "are a trade here: macro F1 rises" in (finding.advice or "")
+    assert "the number of labels is no nearer to the truth" in (finding.advice or "")
+    assert "the thresholds tuned on tune_on" in (finding.advice or "")
+
+
+def test_every_threshold_that_was_used_is_told() -> None:
+    truth = TRUTH.copy()
+    truth[:, 18:] = False
+    tuning = _RANDOM.random((60, 20)) < 0.2
+    tuning[:, 19] = False
+    answers = answers_of(truth, base=skilled(truth, 0.3), tuned=skilled(truth, 0.6))
+    for name in ("base", "tuned"):
+        answers.tuning[name] = asked_of(items_of(tuning, split="tune"), skilled(tuning, 0.6))
+    rows = [row for row in diagnose_labels(answers, [PAIR], seed=0).measurements if row.metric == "tuned_threshold"]
+    assert [row.slice.value for row in rows if row.slice] == list(LABELS)
+    methods = [row.adapted.method for row in rows if row.adapted]
+    assert methods[18] == "none: tuned on tune_on: 60 items"
+    assert "no tuning item has the label" in methods[19]
+    assert rows[19].adapted is not None
+    assert rows[19].adapted.value == 0.5
+
+
+def test_advice_on_labels_never_given_follows_what_thresholds_do() -> None:
+    shy = np.where(TRUTH, 0.45, 0.05)
+    helped = told(diagnose_labels(answers_of(TRUTH, base=shy, tuned=shy), [PAIR], seed=0).findings)["never"]
+    assert "0.5 is too high for most of them" in (helped.advice or "")
+    assert "others" not in (helped.advice or "")
+    stuck = answers_of(TRUTH, base=shy, tuned=shy)
+    for name in ("base", "tuned"):
+        stuck.tuning[name] = asked_of(items_of(np.zeros((5, 20), dtype=bool), split="tune"), shy[:5])
+    unhelped = told(diagnose_labels(stuck, [PAIR], seed=0).findings)["never"]
+    assert "do not bring them back" in (unhelped.advice or "")
+    few = answers_of(TRUTH[:8], base=shy[:8], tuned=shy[:8])
+    assert "tune_on" in (told(diagnose_labels(few, [PAIR], seed=0).findings)["never"].advice or "")
+
+
+def test_a_collapse_names_both_causes_and_how_to_tell_them_apart() -> None:
+    answers = answers_of(TRUTH, base=skilled(TRUTH, 0.5), tuned=np.full(TRUTH.shape, 0.2))
+    [finding] = diagnose_labels(answers, [PAIR], seed=0).findings
+    assert finding.title == "Collapse on tags: tuned gives every item nearly the same labels"
+    assert "higher learning rate" in (finding.advice or "")
+    assert "lower the learning rate" in (finding.advice or "")
+
+
+def test_tuning_items_of_a_single_label_task_are_said_to_be_unused() -> None:
+    truth = np.eye(20, dtype=bool)[np.arange(ITEMS) % 20]
+    answers = answers_of(truth, multi=False, tuned=np.where(truth, 0.81, 0.01))
+    answers.task = replace(answers.task, tuning_items=items_of(truth[:10], multi=False, split="tune"))
+    [finding] = diagnose_labels(answers, [PAIR], seed=0).findings
+    assert (finding.severity, finding.id) == ("warning", "labels:unused_tuning:tags")
+    assert "10 tuning items" in finding.title
+
+
+def test_the_worst_labels_are_told_and_drawn() -> None:
+    given = np.where(TRUTH, 0.9, 0.1)
+    given[:, 1] = np.where(TRUTH[:, 1], 0.2, 0.1)
+    given[:, 2] = 1 - given[:, 2]
+    diagnosis = diagnose_labels(answers_of(TRUTH, base=np.where(TRUTH, 0.9, 0.1), tuned=given), [PAIR], seed=0)
+    worst = [series for series in diagnosis.series if series.subject == "tuned" and series.name.startswith("worst_")]
+    assert [series.name for series in worst[:2]] == ["worst_label:tags:l01", "worst_label:tags:l02"]
+    assert worst[0].y == [TRUTH[:, 1].sum(), 0, 0]
+    assert worst[1].y == [TRUTH[:, 2].sum(), (~TRUTH[:, 2]).sum(), 0]
+    curves = [series.name for series in diagnosis.series if series.name.startswith("precision_recall:")]
+    assert {"precision_recall:tags:l01", "precision_recall:tags:l02"} <= set(curves)
+    assert len(curves) == 2 * MOST_CURVES
+
+
+def head(name: str, path: Path, labels: tuple[str, ...] | None) -> Subject:
+    return Subject(name=name, path=path, kind="model", tokenizer_path=path, content_hash="h", labels=labels)
+
+
+def test_an_order_on_trust_is_said_and_another_heads_names_can_contradict_it(tmp_path: Path) -> None:
+    answers = answers_of(TRUTH, tuned=skilled(TRUTH, 0.5), full=skilled(TRUTH, 0.5))
+    base, tuned = head("base", tmp_path, None), head("tuned", tmp_path, None)
+    [alone] = find_in_heads(answers, [base, tuned, head("full", tmp_path, ("other",))])
+    assert (alone.severity, alone.evidence) == ("info", [])
+    assert "No label names in tuned:" in alone.title
+    [backed] = find_in_heads(answers, [tuned, head("full", tmp_path, LABELS)])
+    assert (backed.severity, backed.evidence) == ("info", ["it is the order of the own names of full"])
+    [doubted] = find_in_heads(answers, [tuned, head("full", tmp_path, (*LABELS[:18], "l19", "l18"))])
+    assert doubted.severity == "warning"
+    assert doubted.evidence[1] == "output 19: l18 in the list, l19 in the head of full"
+    assert find_in_heads(answers, [head("full", tmp_path, LABELS[::-1])]) == []
+
+
+def test_a_head_for_several_labels_scored_as_one_of_many(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"problem_type": "multi_label_classification"}), encoding="utf-8")
+    truth = np.eye(20, dtype=bool)[np.arange(ITEMS) % 20]
+    single = answers_of(truth, multi=False, tuned=np.full(truth.shape, 0.05))
+    [finding] = find_in_heads(single, [head("tuned", tmp_path, LABELS)])
+    assert (finding.severity, finding.subject) == ("warning", "tuned")
+    assert "multi_label: true" in (finding.advice or "")
+    several = answers_of(TRUTH, tuned=skilled(TRUTH, 0.5))
+    assert find_in_heads(several, [head("tuned", tmp_path, LABELS)]) == []
+    config.write_text("[1", encoding="utf-8")
+    assert find_in_heads(single, [head("tuned", tmp_path, LABELS)]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lorascope.errors import EvaluationError
 from lorascope.schema.flips import FlipLedger
 from lorascope.schema.items import Answer, DivergenceAnswer, GenerateAnswer, GenerateItem, Item, LikelihoodItem
 from lorascope.schema.suite import SuiteTask
-from lorascope.workflows.behaviour import Behaviour
+from lorascope.workflows.behaviour import Behaviour, ask_all
 from lorascope.workflows.divergence import measure_divergence
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.noise import noise_measurements, other_batch_size, repeat_all, with_noise
@@ -152,3 +153,16 @@ def test_divergence_that_cannot_be_had_is_named() -> None:
     found, missing = measure_divergence(engine, known, likelihoods(2, "base", "x"), seed=0, watch=Silent())
     assert found == []
     assert [(each.subject, each.reason) for each in missing] == [("x", "kl_to_base on text: the vocabularies differ")]
+
+
+def test_a_note_of_the_engine_names_the_set_it_is_about() -> None:
+    class Noting(Told):
+        def answer(self, subject: Subject, task: SuiteTask, items: Sequence[Item], on_progress: Any = None) -> Any:
+            self.notes += [f"t, {subject.name}: 3 of 4 items exceed the context; prompts lost their left", "other"]
+            return super().answer(subject, task, items, on_progress)
+
+    task = asked_once(base=["yes"] * 4).tasks["t"].task
+    engine = Noting(lambda name: texts("yes", "yes", "yes", "yes"))
+    ask_all(engine, [replace(task, train_items=task.items)], [asker("base"), asker("x")], seed=0, watch=Silent())
+    about = [note.partition(" items:")[0] for note in engine.notes if note != "other"]
+    assert about == ["t, base, evaluation", "t, base, training", "t, x, evaluation", "t, x, training"]
