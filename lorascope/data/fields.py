@@ -9,6 +9,7 @@ from typing import Any
 
 from lorascope.data.readers import Row
 from lorascope.errors import DataError
+from lorascope.schema.suite import labels_in_words, right_labels
 
 
 def _wrong(row: Row, name: str, expected: str, remedy: str | None = None) -> DataError:
@@ -113,16 +114,22 @@ def class_name(row: Row, name: str, value: Any, labels: Sequence[str] | None) ->
             raise DataError(
                 f"the field '{name}' holds the class number {value}, and nothing says what it stands for",
                 where=row.place,
-                remedy="give the task's 'labels' in the suite, or write class names into the data",
+                remedy="give the task's 'labels' in the suite (else --labels), or write class names into the data",
             )
         if not 0 <= value < len(labels):
-            raise DataError(f"class number {value} is outside of the {len(labels)} labels", where=row.place)
+            raise DataError(
+                f"class number {value} is outside of the {len(labels)} labels",
+                where=row.place,
+                remedy=f"numbers count from 0; the labels are {labels_in_words(labels)}",
+            )
         return labels[value]
     if not isinstance(value, str) or not value:
         raise _wrong(row, name, f"a class name (it holds {value!r})")
     if labels is not None and value not in labels:
         raise DataError(
-            f"the label '{value}' is not among the task's labels", where=row.place, remedy=f"known: {', '.join(labels)}"
+            f"the label '{value}' is not among the task's {len(labels)} labels",
+            where=row.place,
+            remedy=right_labels(value, labels),
         )
     return value
 

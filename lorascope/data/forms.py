@@ -276,7 +276,19 @@ def _text_pair(row: Row, spec: SuiteTask) -> str | None:
 
 def _labels(row: Row, spec: SuiteTask) -> LabelsItem:
     name = spec.references or ("labels" if "labels" in row.fields else "label")
-    value = fields.required(row, name)
+    if name not in row.fields:
+        raise DataError(
+            f"the record has no labels: the field '{name}' is missing, and its fields are {', '.join(row.fields)}",
+            where=row.place,
+            remedy="give 'label' (one label) or 'labels' (a list), or name the field with 'references' in the suite",
+        )
+    value = row.fields[name]
+    if name == "labels" and isinstance(value, str) and not row.untyped:
+        raise DataError(
+            "the field 'labels' must be a list, not str",
+            where=row.place,
+            remedy='write "labels": ["first", "second"], or "label": "first" where every item has exactly one',
+        )
     listed = name == "labels" or isinstance(value, (list, tuple)) or (row.untyped and spec.multi_label is True)
     values = fields.array(row, name) if listed else [value]
     labels = tuple(dict.fromkeys(fields.class_name(row, name, one, spec.labels) for one in values))

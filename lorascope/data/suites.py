@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ from lorascope.errors import ConfigError, DataError
 from lorascope.schema.suite import Extract, Sampling, Suite, SuiteTask
 
 _SHOWN_ERRORS = 5
+_HOW_LABELS = (
+    "write labels: [first, second] in the order of the head's outputs, or give a file with a JSON list or one label a "
+    "line; its path is relative to the suite"
+)
 
 
 def load_suite(path: Path) -> tuple[Suite, str]:
     """The suite of a YAML file and the first 16 hexadecimal digits of the SHA-256 of its text.
 
+    A task's ``labels`` that are a text are the path of a list (:func:`read_labels`), relative to the suite's folder.
+
     Raises:
         ConfigError: the file is missing, is no YAML, repeats a key, or has a wrong key or value; the message names the
-            key, its line, and for an unknown key the nearest right one.
+            key, its line, and for an unknown key the nearest right one. Or a file of labels cannot be used.
     """
     if not path.is_file():
         raise ConfigError("there is no such suite file", where=str(path), remedy="check the path")
@@ -33,10 +40,51 @@ def load_suite(path: Path) -> tuple[Suite, str]:
         raise ConfigError(error.problem, where=error.where, remedy=error.remedy) from error
     node = _compose(text, path)
     try:
-        suite = Suite.model_validate(yaml.safe_load(text))
+        suite = Suite.model_validate(_with_label_files(yaml.safe_load(text), node, path))
     except ValidationError as error:
         raise _config_error(error, node, path) from error
     return suite, hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _with_label_files(raw: Any, node: yaml.Node, path: Path) -> Any:
+    """The suite's plain values with every file of labels read; what is not as it should be is left as it is."""
+    tasks = raw.get("tasks") if isinstance(raw, dict) else None
+    for index, task in enumerate(tasks if isinstance(tasks, list) else []):
+        if isinstance(task, dict) and isinstance(task.get("labels"), str):
+            try:
+                task["labels"] = list(read_labels(path.parent / Path(task["labels"]).expanduser()))
+            except ConfigError as error:
+                raise error.at(f"{path}, line {_line(node, ['tasks', index, 'labels'])}") from error.__cause__
+    return raw
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Label names from a file: a JSON list, or one a line.
+
+    Their places are the outputs of a head, so an entry that is no name is refused and not passed over; only empty lines
+    at the end of the file are.
+
+    Raises:
+        ConfigError: there is no such file, it is neither, or it does not name each label once.
+    """
+    if not path.is_file():
+        raise ConfigError("there is no such file of labels", where=str(path), remedy=_HOW_LABELS)
+    try:
+        text = read_text(path).rstrip()
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except DataError as error:
+        raise ConfigError(error.problem, where=error.where, remedy=error.remedy) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the labels are no JSON list ({error})", where=str(path), remedy=_HOW_LABELS) from error
+    for place, name in enumerate(names, 1):
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"entry {place} is {name!r}, which names no label", where=str(path), remedy=_HOW_LABELS)
+    cleaned = tuple(name.strip() for name in names)
+    twice = next((name for place, name in enumerate(cleaned) if name in cleaned[:place]), None)
+    if twice is not None or not cleaned:
+        problem = "there are no labels" if twice is None else f"the label '{twice}' is named twice"
+        raise ConfigError(problem, where=str(path), remedy="name each label once, and at least one")
+    return cleaned
 
 
 def _compose(text: str, path: Path) -> yaml.Node:
@@ -124,6 +172,8 @@ def _remedy(fault: Any) -> str | None:
         return f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(known)}"
     if fault["type"] == "literal_error":
         return f"use {fault['ctx']['expected']}"
+    if fault["type"] == "list_type" and fault["loc"][-1] == "labels":
+        return _HOW_LABELS
     if fault["type"] == "string_type" and isinstance(fault["input"], bool):
         return 'YAML reads yes, no, on and off as true and false; write them in quotes: "yes"'
     return None

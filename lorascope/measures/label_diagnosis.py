@@ -7,18 +7,24 @@ All take decisions or probabilities (n, L) and true labels (n, L) over the fixed
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
 import numpy as np
 
-from lorascope.measures.core import BoolArray, FloatArray, IntArray, Scored, item_rows, mean_of_items, ratio
+from lorascope.measures.core import BoolArray, FloatArray, IntArray, Scored, defined, item_rows, mean_of_items, ratio
+from lorascope.measures.label_sums import f1_from_totals, label_counts, macro_f1_from_counts, total_counts
 from lorascope.measures.registry import define
 
 MOST_PAIRS = 100
 CURVE_POINTS = 24
+JUDGED_SUPPORT = 10
 # Single precision rounds a sigmoid to 0 or 1 here: what lies beyond is rounding and not certainty.
 SMALLEST_PROBABILITY = 2.0**-24
+_FOLLOWED = 5
+_CLEAR_LEAD = 0.2
+_NO_LENGTH = 1e-9
 
 
 def score_label_sets(
@@ -209,6 +215,88 @@ def plateau_loss(truth: BoolArray) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionScores:
+    """What one rule of decision comes to, each 0–1, higher is better.
+
+    ``macro`` is over labels that truly occur. ``micro`` is None where nothing is given and nothing true, ``macro``
+    where no label occurs. ``whole`` is the share of items whose set is exactly right.
+    """
+
+    micro: float | None
+    macro: float | None
+    whole: float
+
+
+def decision_scores(decided: BoolArray, truth: BoolArray) -> DecisionScores:
+    """Micro F1, macro F1 and subset accuracy of decisions (n, L), at least one item."""
+    micro = f1_from_totals(total_counts(decided, truth).sum(axis=0))
+    macro = macro_f1_from_counts(label_counts(decided, truth).sum(axis=0))
+    return DecisionScores(defined(float(micro)), defined(float(macro)), float((decided == truth).all(axis=1).mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTally:
+    """One label (by index): items that truly have it (support), that were given it, and that were given it rightly."""
+
+    label: int
+    support: int
+    given: int
+    right: int
+
+    @property
+    def f1(self) -> float:
+        """F1 in 0–1; the support is never 0 here."""
+        return 2 * self.right / (self.given + self.support)
+
+
+def worst_labels(decided: BoolArray, truth: BoolArray, most: int) -> list[LabelTally]:
+    """At most ``most`` labels with the lowest F1, lowest first, of equal ones the more frequent.
+
+    Only labels of at least 10 items: the F1 of fewer says little. Empty where no label has as many.
+    """
+    right, given, support = (decided & truth).sum(axis=0), decided.sum(axis=0), truth.sum(axis=0)
+    judged = np.flatnonzero(support >= JUDGED_SUPPORT)
+    tallies = [LabelTally(int(i), int(support[i]), int(given[i]), int(right[i])) for i in judged]
+    return sorted(tallies, key=lambda tally: (tally.f1, -tally.support, tally.label))[:most]
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced:
+    """A label (by index) that another label's output follows better: correlations (−1 to 1) of that and its own."""
+
+    label: int
+    output: int
+    correlation: float
+    own: float
+
+
+def misplaced_outputs(probabilities: FloatArray, truth: BoolArray) -> list[Misplaced]:
+    """Labels with another label's output nearer to them than their own, the clearest first: signs of a wrong order.
+
+    Nearness is the correlation over items of an output and a label (phi with a number on one side). The other output
+    has to lead by 0.2 and by four standard errors of a correlation of 0, 4/√n. Excluded: labels on fewer than 5 items
+    or on all; constant outputs follow nothing.
+    """
+    items, support = len(truth), truth.sum(axis=0)
+    chosen = np.flatnonzero((support >= _FOLLOWED) & (support < items))
+    if not len(chosen):
+        return []
+    near = _standard(probabilities).T @ _standard(truth[:, chosen].astype(np.float64))
+    best, places = near.argmax(axis=0), np.arange(len(chosen))
+    lead = near[best, places] - near[chosen, places]
+    ranked = [int(i) for i in np.argsort(-lead, kind="stable") if lead[i] > max(_CLEAR_LEAD, 4 / items**0.5)]
+    return [Misplaced(int(chosen[i]), int(best[i]), float(near[best[i], i]), float(near[chosen[i], i])) for i in ranked]
+
+
+def _standard(columns: FloatArray) -> FloatArray:
+    """Columns of mean 0 and length 1, so that their products are correlations; constant ones are 0."""
+    centred: FloatArray = columns - columns.mean(axis=0)
+    lengths = np.sqrt((centred**2).sum(axis=0))
+    scaled: FloatArray = np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > _NO_LENGTH)
+    return scaled
+
+
+@dataclass(frozen=True, slots=True)
 class PairGap:
     """Two labels (by index) and the shares (0–1) of items that have both, predicted and true."""
 
@@ -270,9 +358,17 @@ def precision_recall_points(probability: FloatArray, truth: BoolArray, most: int
     return points
 
 
-def shown_labels(truth: BoolArray, most: int) -> IntArray:
-    """At most ``most`` labels that truly occur, evenly spaced from the most to the least frequent."""
+def shown_labels(truth: BoolArray, most: int, chosen: Sequence[int] = ()) -> IntArray:
+    """At most ``most`` labels that truly occur, from the most to the least frequent.
+
+    ``chosen`` labels are among them; the others are evenly spaced by frequency.
+    """
     support = truth.sum(axis=0)
     ranked: IntArray = np.argsort(-support, kind="stable")
     ranked = ranked[support[ranked] > 0]
-    return ranked[np.unique(np.linspace(0, len(ranked) - 1, min(most, len(ranked))).round().astype(np.int64))]
+    named = np.isin(ranked, chosen)
+    free = np.flatnonzero(~named)
+    count = min(max(most - int(named.sum()), 0), len(free))
+    spaced = free[np.unique(np.linspace(0, len(free) - 1, count).round().astype(np.int64))]
+    shown: IntArray = ranked[np.sort(np.concatenate([np.flatnonzero(named)[:most], spaced]))]
+    return shown

@@ -82,8 +82,9 @@ def _suffix(name: str) -> str:
 
 
 def _threshold_text(thresholds: float | FloatArray) -> str:
-    if np.ndim(thresholds) == 0:
-        return f"probability>={float(thresholds):g}"
+    """The rule itself: one threshold for all labels is that number, whether it came as one or once for each label."""
+    if np.ndim(thresholds) < 2 and len(np.unique(thresholds)) == 1:
+        return f"probability>={float(np.ravel(thresholds)[0]):g}"
     return "tuned-per-label" if np.ndim(thresholds) == 1 else "cross-fitted-per-label"
 
 

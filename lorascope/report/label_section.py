@@ -1,8 +1,8 @@
-"""The section on label tasks: precision over recall of single labels, how many labels items get, tuned thresholds."""
+"""The section on label tasks: the worst labels, precision over recall, labels per item, tuned thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -17,19 +17,36 @@ from lorascope.schema.comparison import Comparison, Series
 
 _BASE_COLOUR = "#8a8f98"
 _MOST_COUNTED = 20
-_CURVE = "precision_recall"
+_CURVE, _WORST = "precision_recall", "worst_label"
 _COUNTS, _TRUE_COUNTS = "label_count", "true_label_count"
 
 
 @dataclass(frozen=True, slots=True)
+class WorstLabel:
+    """One line of a checkpoint's list, as text: counts of items, scores in 0–1 at threshold 0.5."""
+
+    label: str
+    f1: str
+    precision: str
+    recall: str
+    support: str
+    given: str
+
+
+@dataclass(frozen=True, slots=True)
 class LabelPart:
-    """What the section shows of one task. ``thresholds`` are checkpoints with a sentence on theirs."""
+    """What the section shows of one task.
+
+    ``thresholds`` are checkpoints with a sentence on theirs, ``worst`` checkpoints with their worst labels, the base
+    left out.
+    """
 
     task: str
     checkpoints: tuple[str, ...]
     counts: str | None
     curves: tuple[str, ...]
     thresholds: tuple[tuple[str, str], ...]
+    worst: tuple[tuple[str, tuple[WorstLabel, ...]], ...]
 
 
 def label_context(comparison: Comparison, specs: dict[str, Spec], language: Language) -> dict[str, Any]:
@@ -68,13 +85,35 @@ def _part(comparison: Comparison, task: str, specs: dict[str, Spec], words: Text
         counts=None if counts is None else f"label-counts-{task}",
         curves=tuple(named),
         thresholds=tuple(_thresholds(comparison, task, words)),
+        worst=tuple(_worst(comparison, task, found)),
     )
 
 
 def _series_of(comparison: Comparison, task: str) -> list[Series]:
-    kinds = {_CURVE, _COUNTS, _TRUE_COUNTS}
+    kinds = {_CURVE, _WORST, _COUNTS, _TRUE_COUNTS}
     named = [(series, series.name.split(":")) for series in comparison.series]
     return [series for series, name in named if name[0] in kinds and name[1:2] == [task]]
+
+
+def _worst(comparison: Comparison, task: str, found: Sequence[Series]) -> Iterator[tuple[str, tuple[WorstLabel, ...]]]:
+    """Each adapted checkpoint's own list, in the order in which it was measured: the lowest F1 first."""
+    for checkpoint in comparison.checkpoints:
+        prefix = f"{_WORST}:{task}:"
+        own = [each for each in found if each.subject == checkpoint.name and each.name.startswith(prefix)]
+        if own and checkpoint.name != comparison.base.name:
+            yield checkpoint.name, tuple(_worst_label(each.name.removeprefix(prefix), each.y) for each in own)
+
+
+def _worst_label(label: str, counts: Sequence[float | None]) -> WorstLabel:
+    support, given, right = (count or 0.0 for count in counts)
+    return WorstLabel(
+        label=label,
+        f1=numbers.plain(2 * right / (support + given), 2),
+        precision=numbers.plain(right / given if given else None, 2),
+        recall=numbers.plain(right / support, 2),
+        support=numbers.count(support),
+        given=numbers.count(given),
+    )
 
 
 def curve_chart(comparison: Comparison, label: str, lines: Sequence[Series], words: Texts) -> Spec:

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lorascope.schema.comparison import Role, TaskKind
 from lorascope.schema.model import Model
+
+_LISTED_LABELS = 12
+
+
+def labels_in_words(labels: Sequence[str]) -> str:
+    """Labels for a message: all of them, or of more than 12 the first 12 and how many there are besides."""
+    more = len(labels) - _LISTED_LABELS
+    listed = ", ".join(labels[:_LISTED_LABELS])
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def right_labels(wrong: str, labels: Sequence[str]) -> str:
+    """What to do about a label that is none of ``labels``: the nearest one, else what the labels are."""
+    near = difflib.get_close_matches(wrong, labels, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"the labels are {labels_in_words(labels)}"
 
 
 class Sampling(Model):
@@ -50,7 +67,8 @@ class SuiteTask(Model):
     ``data`` is a file (JSONL, CSV, Parquet), ``hf:NAME[:CONFIG]@SPLIT``, or a mapping from set names to those.
     ``prompt`` is a template over the item's own fields; ``messages`` a list of ``{role, content}`` templates that go
     through the tokenizer's chat template. ``labels`` fixes the label set and its order (needed where the checkpoint
-    does not carry label names). ``tune_on`` is the set on which label thresholds are tuned. ``chat`` puts the rendered
+    does not carry label names); in a file it may also be the path of a list, relative to the suite (JSON, or one label
+    a line). ``tune_on`` is the set on which label thresholds are tuned. ``chat`` puts the rendered
     ``prompt`` through the chat template as the user's message, after ``system`` where that is given. ``few_shot``
     solved examples, drawn with the seed from ``few_shot_data`` (else ``train_data``), stand before each question.
     ``delimiter`` stands between a context and a choice (null: a space, nothing after a chat template or CJK text).

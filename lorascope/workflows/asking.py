@@ -23,6 +23,7 @@ from lorascope.workflows.behaviour import Behaviour, ask_all
 from lorascope.workflows.cost import measure_costs
 from lorascope.workflows.divergence import measure_divergence
 from lorascope.workflows.drift import measure_drift
+from lorascope.workflows.label_diagnosis import find_in_heads
 from lorascope.workflows.merge_findings import find_merges
 from lorascope.workflows.noise import Noise, other_batch_size, repeat_all
 from lorascope.workflows.output import OutputFolder
@@ -149,6 +150,8 @@ def _ask(
     heard: Heard, engine: Engine, known: Sequence[Asker], tasks: Sequence[LoadedTask], seed: int, watch: Watch
 ) -> None:
     heard.behaviour = ask_all(engine, tasks, known, seed=seed, watch=watch)
+    for answers in heard.behaviour.tasks.values():
+        heard.findings += find_in_heads(answers, known)
     heard.timings |= {f"answers:{name}": seconds for name, seconds in heard.behaviour.seconds.items()}
 
 

@@ -1,18 +1,22 @@
-"""Why label scores are as they are: label sets, thresholds, precision and recall by label, collapsed outputs."""
+"""Why label scores are as they are: label sets, thresholds, precision and recall by label, collapsed outputs, heads."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from lorascope.engines.base import Subject as Asker
 from lorascope.measures.core import BoolArray, FloatArray, Scored
 from lorascope.measures.label_diagnosis import (
     precision_recall_points,
     score_label_outputs,
     score_label_sets,
     shown_labels,
+    worst_labels,
 )
 from lorascope.measures.label_sums import one_hot
 from lorascope.schema.comparison import Estimate, Finding, Measurement, Series, Slice
@@ -23,7 +27,10 @@ from lorascope.workflows.pair_measurement import Side, compare_sides, registered
 from lorascope.workflows.scoring import Asked, is_multi, label_arrays, same_outputs, tuned_thresholds
 
 MOST_CURVES = 12
+MOST_WORST = 8
+_WORST_CURVES = 4
 _FIXED = 0.5
+_SEVERAL = "multi_label_classification"
 _NO_TRAINING = "needs the training file: give the task's train_data"
 
 
@@ -48,6 +55,7 @@ class _Reading:
     indices: tuple[int, ...] = ()
     thresholds: FloatArray | None = None
     how: str = ""
+    tunable: BoolArray | None = None
 
 
 def diagnose_labels(answers: TaskAnswers, pairs: Sequence[Pair], *, seed: int) -> LabelDiagnosis:
@@ -71,9 +79,97 @@ def diagnose_labels(answers: TaskAnswers, pairs: Sequence[Pair], *, seed: int) -
             reading = readings[pair.subject]
             found.findings.extend(find_in_labels(answers, pair, rows, reading.fixed, reading.tuned, known))
             told.add(pair.subject)
-    for name, reading in readings.items():
-        found.series.extend(_series(answers, name, reading, first=name == next(iter(readings))))
+    found.findings.extend(_unused_tuning(answers))
+    if is_multi(answers.task) and readings:
+        drawn = _drawn_labels([readings[name] for name in (told or readings)])
+        for name, reading in readings.items():
+            found.series.extend(_series(answers, name, reading, drawn, first=name == next(iter(readings))))
     return found
+
+
+def _unused_tuning(answers: TaskAnswers) -> Iterator[Finding]:
+    """Thresholds were asked for, and items of one label each have none."""
+    task = answers.task
+    if is_multi(task) or not task.tuning_items:
+        return
+    yield Finding(
+        id=f"labels:unused_tuning:{task.spec.name}",
+        severity="warning",
+        area=answers.area,
+        title=f"The {len(task.tuning_items)} tuning items of {task.spec.name} are not used: its items have one label",
+        evidence=["the most probable label is given, by softmax; there is no threshold to tune"],
+        advice="If items may have several labels, write lists into the field 'labels', or give multi_label: true; "
+        "else leave tune_on out.",
+    )
+
+
+def find_in_heads(answers: TaskAnswers, known: Sequence[Asker]) -> list[Finding]:
+    """What stands against the heads of those that answered a label task; ``known`` are all checkpoints.
+
+    An order of labels that only the task's list vouches for, and whether another head's own names contradict it; a head
+    that was trained for several labels an item, scored as one of many.
+    """
+    if answers.task.kind != "labels":
+        return []
+    asked = [asker for asker in known if asker.name in answers.asked]
+    return [*_order_on_trust(answers, asked), *_several_as_one(answers, asked)]
+
+
+def _order_on_trust(answers: TaskAnswers, asked: Sequence[Asker]) -> Iterator[Finding]:
+    listed, task = tuple(answers.task.spec.labels or ()), answers.task.spec.name
+    unnamed = ", ".join(asker.name for asker in asked if asker.labels is None)
+    if not listed or not unnamed:
+        return
+    named = [asker for asker in asked if asker.labels is not None and set(asker.labels) == set(listed)]
+    other = next((asker for asker in named if asker.labels != listed), None)
+    title = f"No label names in {unnamed}: on {task} the order of the list that was given is taken on trust"
+    if other is None:
+        evidence = [f"it is the order of the own names of {named[0].name}"] if named else []
+    else:
+        own = other.labels or ()
+        place = next(index for index, name in enumerate(listed) if own[index] != name)
+        evidence = [
+            f"{other.name} names the same labels in another order",
+            f"output {place + 1}: {listed[place]} in the list, {own[place]} in the head of {other.name}",
+        ]
+    yield Finding(
+        id=f"labels:trusted_order:{task}",
+        severity="info" if other is None else "warning",
+        area=answers.area,
+        title=title if other is None else f"{title}, and {other.name} has another order",
+        evidence=evidence,
+        advice=None
+        if other is None
+        else "Give the labels in the order of the training run's id2label. Heads with names "
+        "of their own are matched by name, whatever the order.",
+    )
+
+
+def _several_as_one(answers: TaskAnswers, asked: Sequence[Asker]) -> Iterator[Finding]:
+    if is_multi(answers.task):
+        return
+    for asker in asked:
+        if _problem_type(asker.path) == _SEVERAL:
+            yield Finding(
+                id=f"labels:several_as_one:{answers.task.spec.name}:{asker.name}",
+                severity="warning",
+                area=answers.area,
+                subject=asker.name,
+                title=f"{asker.name} was trained for several labels an item, and {answers.task.spec.name} is scored as "
+                "one of many",
+                evidence=[f"its config.json has problem_type {_SEVERAL}; softmax over its outputs was never trained"],
+                advice="Write lists into the field 'labels', or give multi_label: true in the suite.",
+            )
+
+
+def _problem_type(path: Path) -> str | None:
+    """What the configuration beside the weights says; None where there is none, as beside most adapters."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    said = config.get("problem_type") if isinstance(config, dict) else None
+    return said if isinstance(said, str) else None
 
 
 def _known_sets(answers: TaskAnswers) -> BoolArray | None:
@@ -129,6 +225,7 @@ def _tuned(answers: TaskAnswers, name: str, reading: _Reading, known: BoolArray 
         tuned_side=side_of(answers.task, scored, part.items, seed=seed),
         indices=tuple(indices),
         thresholds=thresholds,
+        tunable=np.asarray((label_arrays(tuning)[1] if tuning is not None else truth).any(axis=0)),
         how=how if tuning is None else f"{how}: {len(tuning.items)} items",
     )
 
@@ -155,11 +252,9 @@ def _measure(
 
 
 def _thresholds(answers: TaskAnswers, pair: Pair, before: _Reading | None, after: _Reading) -> Iterator[Measurement]:
-    """The tuned threshold of every label that truly occurs."""
+    """The threshold of every label, whether or not an item has it: all of them were used."""
     own, reference = _threshold_estimates(after), _threshold_estimates(before)
     for index, label in enumerate(answers.labels):
-        if not after.fixed.truth[:, index].any():
-            continue
         absent = answers.absent.get(pair.reference, "no thresholds were tuned")
         yield registered(
             pair,
@@ -176,11 +271,15 @@ def _thresholds(answers: TaskAnswers, pair: Pair, before: _Reading | None, after
 
 def _threshold_estimates(reading: _Reading | None) -> list[Estimate]:
     """One per label: the threshold itself, or mean, lowest and highest of those of the folds."""
-    if reading is None or reading.thresholds is None:
+    if reading is None or reading.thresholds is None or reading.tunable is None:
         return []
     limits, items = reading.thresholds, len(reading.indices)
     if limits.ndim == 1:
-        return [Estimate(value=float(limit), n=items, method=f"none: {reading.how}") for limit in limits]
+        methods = [reading.how if tuned else "kept at 0.5, no tuning item has the label" for tuned in reading.tunable]
+        return [
+            Estimate(value=float(limit), n=items, method=f"none: {method}")
+            for limit, method in zip(limits, methods, strict=True)
+        ]
     return [
         Estimate(
             value=float(column.mean()),
@@ -193,15 +292,27 @@ def _threshold_estimates(reading: _Reading | None) -> list[Estimate]:
     ]
 
 
-def _series(answers: TaskAnswers, name: str, reading: _Reading, *, first: bool) -> Iterator[Series]:
-    """Precision over recall of at most twelve labels, and how many items have how many labels; the truth's once."""
-    if not is_multi(answers.task):
-        return
+def _drawn_labels(readings: Sequence[_Reading]) -> list[int]:
+    """The labels that get curves, the same for all checkpoints: some of the worst, the others spread by frequency."""
+    worst = [worst_labels(each.fixed.decided, each.fixed.truth, MOST_WORST) for each in readings]
+    in_turn = [tallies[place].label for place in range(MOST_WORST) for tallies in worst if place < len(tallies)]
+    chosen = list(dict.fromkeys(in_turn))[:_WORST_CURVES]
+    return [int(index) for index in shown_labels(readings[0].fixed.truth, MOST_CURVES, chosen)]
+
+
+def _series(
+    answers: TaskAnswers, name: str, reading: _Reading, drawn: Sequence[int], *, first: bool
+) -> Iterator[Series]:
+    """Curves of the labels drawn, tallies of the worst ones, how many items have how many labels; the truth's once."""
     task, (probabilities, decided, truth) = answers.task.spec.name, reading.fixed.arrays
-    for index in shown_labels(truth, MOST_CURVES):
+    for index in drawn:
         points = precision_recall_points(probabilities[:, index], truth[:, index]).round(4)
         label = f"precision_recall:{task}:{answers.labels[index]}"
         yield Series(subject=name, name=label, x_name="recall", x=points[:, 0].tolist(), y=points[:, 1].tolist())
+    for tally in worst_labels(decided, truth, MOST_WORST):
+        label = f"worst_label:{task}:{answers.labels[tally.label]}"
+        counts = [float(count) for count in (tally.support, tally.given, tally.right)]
+        yield Series(subject=name, name=label, x_name="items: true, given, right", x=[0.0, 1.0, 2.0], y=[*counts])
     longest = int(max(decided.sum(axis=1).max(), truth.sum(axis=1).max()))
     yield _sizes(name, f"label_count:{task}", decided, longest)
     if first:

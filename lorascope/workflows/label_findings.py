@@ -1,4 +1,4 @@
-"""Findings about label outputs: collapse, small outputs, too few or too many labels, labels never given, odd pairs."""
+"""Findings about label outputs: collapse, a wrong order, too few or too many labels, labels never given, odd pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lorascope.measures.core import BoolArray, FloatArray
 from lorascope.measures.label_diagnosis import (
     largest_confusions,
     largest_pair_gaps,
+    misplaced_outputs,
     plateau_loss,
     ranking_skill,
     set_variety,
@@ -19,12 +20,16 @@ from lorascope.measures.label_diagnosis import (
 from lorascope.measures.labels import label_groups
 from lorascope.schema.comparison import Finding, Measurement
 from lorascope.schema.items import LabelsItem
+from lorascope.workflows.label_advice import weigh_thresholds
 from lorascope.workflows.measuring import Pair, TaskAnswers
 from lorascope.workflows.scoring import is_multi
 
 COLLAPSED_SPREAD = 0.02
 PLATEAU_SKILL = 0.02
 RANKS = 0.1
+WORSE_THAN_FREQUENCIES = -0.2
+_SHUFFLED_SHARE = 0.25
+_SHOWN_OUTPUTS = 3
 _ALIKE = 0.5
 _FEW_SETS = 0.1
 _FAR_OFF = 0.25
@@ -98,12 +103,17 @@ def find_in_labels(
     tuned: Decided | None,
     known: BoolArray | None,
 ) -> list[Finding]:
-    """Findings about the pair's subject. A collapsed one is not blamed for what follows from the collapse."""
+    """Findings about the pair's subject. What follows from a collapse or a wrong order is not blamed on it again."""
     case = _Case(answers, pair.subject, rows, fixed, tuned, known)
     small = _small_outputs(case)
     if small is not None and small.severity == "critical":
         return [small]
     found = [small] if small is not None else []
+    worse = _worse_than_frequencies(case)
+    if worse is not None:
+        found.append(worse)
+        if worse.id.startswith("labels:order:"):
+            return found
     if not is_multi(answers.task):
         return [*found, *_confusions(case)]
     return [*found, *_cardinality(case), *_never_predicted(case), *_cooccurrence(case), *_unseen(case)]
@@ -145,14 +155,16 @@ def _sets(case: _Case) -> str:
 def _collapsed(case: _Case, evidence: list[str]) -> Finding:
     given, true = set_variety(case.fixed.decided), set_variety(case.fixed.truth)
     alike = given.commonest_share >= _ALIKE or given.distinct <= max(2, _FEW_SETS * true.distinct)
-    how = "it gives every item nearly the same labels" if alike else "what it gives has nothing to do with the item"
+    how = "{} gives every item nearly the same labels" if alike else "what {} gives has nothing to do with the item"
     return case.finding(
         "collapse",
         "critical",
-        f"{case.subject} collapsed on {case.task}: {how}",
+        f"Collapse on {case.task}: {how.format(case.subject)}",
         evidence,
-        "Give the new head its own, higher learning rate, check that the features it reads are not tiny, and train "
-        "until the loss leaves the plateau. No threshold can mend this.",
+        "Two causes end here, and the loss by step tells them apart. It never left its first level: give the new head "
+        "its own, higher learning rate, and check that the features it reads are not tiny. It was lowest in the first "
+        "steps and rose, and the weights moved far (relative change under Weights): lower the learning rate, warm it "
+        "up and clip gradients. No threshold can mend either.",
     )
 
 
@@ -180,6 +192,53 @@ def _plateau(case: _Case, skill: float) -> str:
     )
 
 
+def _worse_than_frequencies(case: _Case) -> Finding | None:
+    """Clearly worse than knowing nothing of the item: outputs under wrong names, or right ones far too sure."""
+    skill = case.row("frequency_skill")
+    if skill is None or skill.adapted is None or skill.adapted.high is None:
+        return None
+    if skill.adapted.high >= WORSE_THAN_FREQUENCIES:
+        return None
+    ranks = ranking_skill(case.fixed.probabilities, case.fixed.truth)
+    evidence = [
+        f"frequency_skill {skill.adapted.value:.2f}{_between(skill.adapted.low, skill.adapted.high)}: always giving "
+        "each label's frequency has 0"
+    ]
+    if ranks is not None:
+        evidence.append(f"average precision of the labels: {ranks:.0%} of the way from chance to perfect")
+    misplaced = misplaced_outputs(case.fixed.probabilities, case.fixed.truth)
+    occurring = int(case.fixed.truth.any(axis=0).sum())
+    if len(misplaced) < _SHUFFLED_SHARE * occurring and ranks is not None and ranks > RANKS:
+        return _too_sure(case, evidence)
+    label = case.answers.labels
+    evidence += [
+        f"{label[each.label]}: the output listed as {label[each.output]} is nearer to it than its own (correlation "
+        f"{each.correlation:.2f} against {each.own:.2f})"
+        for each in misplaced[:_SHOWN_OUTPUTS]
+    ]
+    return case.finding(
+        "order",
+        "warning",
+        f"{case.subject} predicts {case.task} worse than always giving each label's frequency: are the labels in the "
+        "order of the head's outputs?",
+        evidence,
+        "Compare the list that was given (labels, --labels) with the id2label of the training run, and give it in that "
+        "order. If the order is right, the training went wrong: look at the loss.",
+    )
+
+
+def _too_sure(case: _Case, evidence: list[str]) -> Finding:
+    return case.finding(
+        "too_sure",
+        "warning",
+        f"The probabilities of {case.subject} on {case.task} are worse than the label frequencies, though they rank "
+        "the labels",
+        evidence,
+        "They are far too sure, or all too high or too low: scale them on validation items (temperature), or stop the "
+        "training earlier. Decisions can be good all the same.",
+    )
+
+
 def _cardinality(case: _Case) -> Iterator[Finding]:
     found = case.row("cardinality_error")
     mean = float(case.fixed.truth.sum(axis=1).mean())
@@ -189,19 +248,26 @@ def _cardinality(case: _Case) -> Iterator[Finding]:
     if error.low is not None and error.high is not None and error.low <= 0 <= error.high:
         return
     evidence = [f"cardinality_error {error.value:+.2f}{_between(error.low, error.high, '+')} at threshold 0.5"]
-    at_tuned = case.row("cardinality_error", "threshold")
-    if at_tuned is not None and at_tuned.adapted is not None:
-        evidence.append(f"{at_tuned.adapted.value:+.2f} at tuned thresholds")
     empty = case.row("empty_set_rate")
     if empty is not None and empty.adapted is not None and empty.adapted.value > 0:
         evidence.append(f"{empty.adapted.value:.0%} of the items get no label")
+    told, advice = _by_thresholds(case, error.value)
     yield case.finding(
         "cardinality",
         "warning",
         f"{case.subject} gives {mean + error.value:.1f} labels an item on {case.task}, where {mean:.1f} are true",
-        evidence,
-        "Use thresholds tuned on validation items (tune_on) in place of 0.5, and keep them with the model.",
+        [*evidence, *told],
+        advice,
     )
+
+
+def _by_thresholds(case: _Case, error: float) -> tuple[list[str], str]:
+    """What tuned thresholds change on the items not tuned on, and advice by those numbers."""
+    if case.tuned is None:
+        return [], "Tune thresholds on validation items (tune_on) in place of 0.5, and keep them with the model."
+    tuned_on = bool(case.answers.task.tuning_items)
+    usual = case.tuned.probabilities >= 0.5
+    return weigh_thresholds(usual, case.tuned.decided, case.tuned.truth, too_few=error < 0, tuned_on=tuned_on)
 
 
 def _between(low: float | None, high: float | None, sign: str = "") -> str:
@@ -220,15 +286,34 @@ def _never_predicted(case: _Case) -> Iterator[Finding]:
     spread = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     evidence = [f"{len(never)} of {int((support > 0).sum())} labels that occur" + (f" ({spread})" if spread else "")]
     evidence.append(f"the most frequent of them: {case.names(ranked)}")
+    still = None
     if case.tuned is not None:
-        still = (case.tuned.truth.any(axis=0) & ~case.tuned.decided.any(axis=0)).sum()
-        evidence.append(f"at tuned thresholds: {int(still)}")
+        still = int((case.tuned.truth.any(axis=0) & ~case.tuned.decided.any(axis=0)).sum())
+        evidence.append(f"at tuned thresholds: {still}")
     yield case.finding(
         "never",
         "warning" if len(never) >= _NEVER_SHARE * (support > 0).sum() else "info",
         f"{case.subject} never gives {len(never)} of the labels of {case.task}",
         evidence,
-        "Tune thresholds on validation items; if that does not help, weight rare labels in the loss or add items.",
+        _advice_for_never(len(never), still),
+    )
+
+
+def _advice_for_never(never: int, still: int | None) -> str:
+    """``still`` is how many are never given at tuned thresholds; None where none were tuned."""
+    if still is None:
+        return (
+            "Tune thresholds on validation items (tune_on); if that does not help, weight rare labels in the loss or "
+            "add items."
+        )
+    rest = "weight rare labels in the loss, train longer, or add items"
+    if still >= never:
+        return f"Thresholds do not bring them back: {rest}."
+    share = "most" if 4 * still <= never else "some"
+    other = f"; for the others {rest}" if still else ""
+    return (
+        f"0.5 is too high for {share} of them: thresholds tuned for each label give them. Read precision at those "
+        f"thresholds (slice threshold: tuned) before they are used{other}."
     )
 
 
@@ -259,8 +344,18 @@ def _cooccurrence(case: _Case) -> Iterator[Finding]:
         "warning" if worse else "info",
         f"{case.subject} puts labels of {case.task} together otherwise than they occur",
         evidence,
-        "Thresholds that are too high break pairs first; look at the tuned thresholds before the model.",
+        _advice_for_pairs(case, found.adapted.value),
     )
+
+
+def _advice_for_pairs(case: _Case, gap: float) -> str:
+    tuned = case.row("cooccurrence_gap", "threshold")
+    if tuned is None or tuned.adapted is None:
+        return "Thresholds that are too high break pairs first; look at them before the model."
+    at_tuned = f"{tuned.adapted.value:.2f} at tuned thresholds"
+    if tuned.adapted.value < gap:
+        return f"Thresholds are a part of it: the gap is {at_tuned}."
+    return f"Thresholds are not the cause: the gap is {at_tuned}. Labels that belong together do not rise together."
 
 
 def _unseen(case: _Case) -> Iterator[Finding]:

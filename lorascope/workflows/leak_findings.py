@@ -16,10 +16,10 @@ _NOTABLE = 0.01
 _PART_OF_GAIN = 0.1
 _SOURCE = "Brown et al. 2020, appendix C (13-grams); Chowdhery et al. 2022, section 8 (8-grams)"
 _KINDS = {
-    "exact": "exact copies",
-    "near_duplicate": "near-duplicates",
-    "13-gram": "with a shared 13-gram",
-    "8-gram": "with most 8-grams shared",
+    "exact": ("exact copy", "exact copies"),
+    "near_duplicate": ("near-duplicate", "near-duplicates"),
+    "13-gram": ("with a shared 13-gram", "with a shared 13-gram"),
+    "8-gram": ("with most 8-grams shared", "with most 8-grams shared"),
 }
 
 
@@ -77,7 +77,9 @@ def _of_the_data(task: LoadedTask, flags: Sequence[Overlap], groups: Groups | No
     kinds = Counter(kind for flag in flags for kind in flag.kinds)
     evidence = [f"{leaked} of {items} items overlap with {len(task.train_items)} training items"]
     if leaked:
-        evidence.append(", ".join(f"{kinds[kind]} {_KINDS[kind]}" for kind in OVERLAP_KINDS if kinds[kind]))
+        evidence.append(
+            ", ".join(f"{kinds[kind]} {_KINDS[kind][kinds[kind] != 1]}" for kind in OVERLAP_KINDS if kinds[kind])
+        )
         evidence.append(_example(task, flags))
     if groups is not None:
         evidence.append(f"{groups.shared} of {groups.all} groups ({groups.shared / groups.all:.0%}) stand in both")

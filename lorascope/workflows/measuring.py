@@ -157,7 +157,7 @@ def _tuned(answers: TaskAnswers, name: str, seed: int) -> Iterator[_Block]:
         return
     thresholds, how = found
     scored: dict[Key, Scored] = {
-        ("threshold", "tuned", metric): Scored(scores.measure, scores.statistics, f"{metric}|{how}")
+        ("threshold", "tuned", metric): Scored(scores.measure, scores.statistics, f"{scores.signature}|{how}")
         for metric, scores in at_thresholds(part, thresholds).items()
     }
     yield _block(answers, part, tuple(indices), scored, seed)

@@ -176,7 +176,7 @@ def test_labels() -> None:
         ({"text": "a", "label": "z"}, {"labels": ["no", "yes"]}, "'z' is not among"),
         ({"text": "a", "label": True}, {}, "class name"),
         ({"text": "a", "labels": ["x", "y"]}, {"multi_label": False}, "one label per item has 2"),
-        ({"text": "a"}, {}, "'label' is missing"),
+        ({"text": "a"}, {}, "has no labels: the field 'label' is missing, and its fields are text"),
         ({"text": " ", "label": "x"}, {}, "'text' is empty"),
         ({"text": 3, "label": "x"}, {}, "'text' must be text"),
         ({"label": "x"}, {}, "'text' is missing"),
@@ -186,6 +186,22 @@ def test_labels_that_cannot_be_used(record: dict[str, Any], more: dict[str, Any]
     with pytest.raises(DataError, match=problem) as caught:
         one(record, "labels", **more)
     assert caught.value.where == "a.jsonl, line 1"
+
+
+@pytest.mark.parametrize(
+    ("record", "known", "remedy"),
+    [
+        ({"text": "a", "labels": ["printng"]}, ["server", "printing"], "did you mean 'printing'?"),
+        ({"text": "a", "labels": ["zzz"]}, [f"l{n}" for n in range(91)], "l10, l11 and 79 more"),
+        ({"text": "a", "label": 3}, ["no", "yes"], "count from 0; the labels are no, yes"),
+        ({"text": "a", "labels": "x"}, None, '"labels": ["first", "second"]'),
+        ({"text": "a"}, None, "'labels' (a list)"),
+    ],
+)
+def test_what_to_do_about_wrong_labels(record: dict[str, Any], known: list[str] | None, remedy: str) -> None:
+    with pytest.raises(DataError) as caught:
+        one(record, "labels", labels=known)
+    assert remedy in (caught.value.remedy or "")
 
 
 def test_scores() -> None:

@@ -103,3 +103,38 @@ def test_missing_suites(tmp_path: Path) -> None:
         load_suite(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="no such suite"):
         load_suite(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['["art", "yes no", "三"]', "art\nyes no\n三\n\n"])
+def test_labels_from_a_file_beside_the_suite(tmp_path: Path, text: str) -> None:
+    (tmp_path / "names.txt").write_text(text, encoding="utf-8")
+    suite, _ = load_suite(write(tmp_path, GOOD.replace('[art, "yes"]', "names.txt")))
+    assert suite.tasks[1].labels == ["art", "yes no", "三"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "no such file of labels"),
+        ("a\n\nb", "entry 2 is ''"),
+        ('["a", 3]', "entry 2 is 3"),
+        ('["a", "b", "a"]', "'a' is named twice"),
+        ("[]", "there are no labels"),
+        ('["a"', "no JSON list"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_files_of_labels_that_cannot_be_used(tmp_path: Path, text: str | bytes | None, problem: str) -> None:
+    if text is not None:
+        (tmp_path / "names.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=problem) as caught:
+        load_suite(write(tmp_path, GOOD.replace('[art, "yes"]', "names.txt")))
+    assert "suite.yaml, line 13" in (caught.value.where or "")
+    assert "names.txt" in (caught.value.where or "")
+    assert caught.value.remedy
+
+
+def test_labels_that_are_no_list_are_told_what_to_be(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tasks.1.labels") as caught:
+        load_suite(write(tmp_path, GOOD.replace('[art, "yes"]', "{art: 1}")))
+    assert "one label a line" in (caught.value.remedy or "")

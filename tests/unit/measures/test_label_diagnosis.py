@@ -9,8 +9,10 @@ import pytest
 
 from lorascope.measures.label_diagnosis import (
     MOST_PAIRS,
+    decision_scores,
     largest_confusions,
     largest_pair_gaps,
+    misplaced_outputs,
     pair_counts,
     plateau_loss,
     precision_recall_points,
@@ -20,6 +22,7 @@ from lorascope.measures.label_diagnosis import (
     set_variety,
     shown_labels,
     unseen_share,
+    worst_labels,
 )
 from lorascope.measures.statistics import paired
 
@@ -155,3 +158,39 @@ def test_pairs_are_counted_without_a_table_of_all_labels() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 6 * 2**20
+
+
+def test_scores_of_decisions_counted_by_hand() -> None:
+    scores = decision_scores(marks("ab", "c", ""), marks("ab", "d", "a"))
+    assert (scores.micro, scores.whole) == (pytest.approx(2 * 2 / (3 + 4)), pytest.approx(1 / 3))
+    assert scores.macro == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert decision_scores(marks(""), marks("")).macro is None
+
+
+def test_the_worst_labels_have_the_lowest_f1_of_those_with_ten_items() -> None:
+    truth = marks(*["ab"] * 10, *["c"] * 9, *["d"] * 12)
+    decided = marks(*["a"] * 10, *[""] * 9, *["d"] * 6, *["a"] * 6)
+    found = worst_labels(decided, truth, 2)
+    assert [(tally.label, tally.support, tally.given, tally.right) for tally in found] == [(1, 10, 0, 0), (3, 12, 6, 6)]
+    assert [tally.f1 for tally in found] == [0, pytest.approx(2 * 6 / 18)]
+    assert [tally.label for tally in worst_labels(decided, truth, 9)] == [1, 3, 0]
+
+
+def test_outputs_in_a_wrong_order_are_found_and_noise_is_not() -> None:
+    random = np.random.default_rng(5)
+    truth = random.random((200, 6)) < 0.3
+    right = truth * 0.5 + random.random(truth.shape) * 0.4
+    assert misplaced_outputs(right, truth) == []
+    assert misplaced_outputs(random.random(truth.shape), truth) == []
+    swapped = misplaced_outputs(right[:, [1, 0, 2, 3, 4, 5]], truth)
+    assert {(each.label, each.output) for each in swapped} == {(0, 1), (1, 0)}
+    assert all(each.correlation > 0.7 and abs(each.own) < 0.3 for each in swapped)
+    assert misplaced_outputs(np.full(truth.shape, 0.3), truth) == []
+    assert misplaced_outputs(right[:4], truth[:4]) == []
+
+
+def test_chosen_labels_are_among_those_shown() -> None:
+    truth = np.arange(20)[:, None] < np.arange(10)[None, :]
+    assert shown_labels(truth, 3, [4]).tolist() == [9, 4, 1]
+    assert shown_labels(truth, 2, [4, 5, 6]).tolist() == [6, 5]
+    assert shown_labels(truth, 3, [0]).tolist() == [9, 5, 1]

@@ -91,8 +91,9 @@ def test_signature_tells_tuned_from_fixed() -> None:
         scored = score_labels(PERFECT, TRUTH, thresholds=thresholds, multi=True, label_names=NAMES)
         return scored["f1_micro"].signature.split("decision:")[1]
 
-    found = [rule(0.5), rule(np.full(3, 0.5)), rule(np.full((3, 3), 0.5))]
+    found = [rule(0.5), rule(np.array([0.5, 0.4, 0.5])), rule(np.full((3, 3), 0.5))]
     assert found == ["probability>=0.5", "tuned-per-label", "cross-fitted-per-label"]
+    assert rule(np.full(3, 0.5)) == "probability>=0.5"
 
 
 def test_single_label_rows_use_the_most_probable_label() -> None:
