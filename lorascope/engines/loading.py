@@ -107,7 +107,7 @@ def need_of(subject: Subject, task: SuiteTask) -> Need:
         raise EvaluationError(
             f"'{subject.name}' is an encoder ({config.model_type}); it neither writes nor scores text",
             where=f"task '{task.name}'",
-            remedy="use a task of kind labels, score or tokens; records with a text alone lack their 'label' or 'labels'",
+            remedy="use a task of kind labels, score or tokens; where the records have a text alone, add their labels",
         )
     return Need("causal")
 
