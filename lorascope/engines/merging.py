@@ -2,7 +2,7 @@
 
 Merged, an adapter costs no multiplication of its own. Before answers are taken from a merged model, some of the task's
 own items go through it unmerged and merged; where their log-probabilities differ by more than the tolerance, or merging
-is not possible, the adapter stays beside the base. The base's own weights are kept, not computed back, so it is the
+is not possible, the adapter stays beside the base. A merged base is not computed back but loaded again, so it is the
 same bit for bit when the adapter leaves.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lorascope.engines.base import Subject
-from lorascope.engines.batching import free_memory, is_out_of_memory
+from lorascope.engines.batching import is_out_of_memory
 from lorascope.engines.holding import Holder, Ready
 from lorascope.engines.loading import Need
 from lorascope.engines.prompts import encode, prompt_of
@@ -27,7 +27,7 @@ from lorascope.schema.items import ChoiceItem, GenerateItem, Item, LabelsItem, L
 TOLERANCE = 1e-3
 """Largest difference allowed between merged and unmerged: of a log-probability (nats), or of an output of a head."""
 
-FEWEST_ITEMS = 64
+FEWEST_ITEMS = 32
 """With fewer items waiting, merging and its proof cost more than they save."""
 
 _ITEMS = 8
@@ -109,30 +109,19 @@ def obstacle(ready: Ready) -> str | None:
     dtype = ready.plain.dtype
     if dtype not in _FULL_PRECISION:
         return f"the weights are {str(dtype).removeprefix('torch.')}, in which a merged weight is rounded"
-    needed, free = _touched_bytes(ready), free_memory(ready.device)
-    if 2 * needed > free:
-        return f"a second copy of the adapted weights takes {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} are free"
     return None
-
-
-def _touched_bytes(ready: Ready) -> int:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module.get_base_layer() for module in ready.plain.modules() if isinstance(module, BaseTunerLayer)]
-    weights = {id(weight): weight for layer in layers if (weight := getattr(layer, "weight", None)) is not None}
-    return sum(weight.numel() * weight.element_size() for weight in weights.values())
 
 
 def merge(ready: Ready) -> None:
     """Merge the attached adapter into the base, in memory; the caller has to detach it afterwards.
 
-    New tensors take the place of the base's, which are untouched.
+    The base is changed in place, without a second copy of its weights: once the adapter leaves, it is loaded again.
 
     Raises:
         EvaluationError: the adapter's method cannot be merged, or memory runs out.
     """
     try:
-        ready.model.merge_adapter(safe_merge=True)
+        ready.model.merge_adapter()
     except _REFUSALS as error:
         reason = "memory runs out" if is_out_of_memory(error) else str(error)
         raise EvaluationError(
