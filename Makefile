@@ -22,6 +22,7 @@ check: $(READY) ## style, types, and that generated documents are up to date
 bench: $(READY) ## timings and memory against peers, in one run; prints rows for benchmarks/results
 	$(BIN)/python benchmarks/resampling.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python benchmarks/behaviour.py text choice generation auto
 
 docs: $(READY) ## write again what is generated: the JSON Schema, the glossary, the command reference
 	$(BIN)/python docs/generate.py
