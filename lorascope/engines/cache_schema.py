@@ -46,7 +46,7 @@ def create_or_migrate(connection: sqlite3.Connection) -> None:
         DataError: a database of another program, or a cache of a newer lorascope.
         sqlite3.Error: the file cannot be read or written.
     """
-    _tables(connection)
+    _refuse_others(connection)
     _use_write_ahead_log(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -58,6 +58,16 @@ def create_or_migrate(connection: sqlite3.Connection) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def _refuse_others(connection: sqlite3.Connection) -> None:
+    """Look at version and tables in one transaction: another process may be making the file just now."""
+    connection.execute("BEGIN")
+    try:
+        _tables(connection)
+    finally:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
