@@ -82,10 +82,6 @@ class TransformersEngine:
         """What merging the adapters came to, one for each that was tried."""
         return list(self._proofs.values())
 
-    @property
-    def _merge(self) -> str:
-        return self._holder.merge
-
     def answer(
         self, subject: Subject, task: SuiteTask, items: Sequence[Item], on_progress: Progress | None = None
     ) -> list[Answer]:
@@ -286,7 +282,7 @@ class TransformersEngine:
             engine="transformers",
             dtype=self._dtype_name,
             device=self.device.type,
-            merge=str(getattr(self, "_merge", "never")),
+            merge=self._holder.merge,
         )
 
     def _keys(self, subject: Subject, task: SuiteTask, items: Sequence[Item]) -> list[str]:

@@ -311,10 +311,6 @@ def _is_polar(wanted: Key) -> bool:
     return "".join(wanted) in _POLAR or (len(wanted) == 1 and re.fullmatch(f"[{UNSPACED}]", wanted[0]) is not None)
 
 
-def _is_short_han(wanted: Key) -> bool:
-    return len(wanted) < 4 and all(re.fullmatch(f"[{HAN}]", word) for word in wanted)
-
-
 def _opens(text: str, reference: str, wanted: Key, *, announced: bool) -> bool:
     """Whether a text begins with the answer as an answer: ``No, …`` but not ``No one …``, ``B) …`` but not ``A man``.
 
