@@ -227,12 +227,9 @@ def _read_curves(run: _Run) -> None:
 
 def _write(run: _Run) -> Path:
     options, answers = run.options, list(run.heard.behaviour.tasks.values())
-    result = write_assembled(
+    return write_assembled(
         _assemble(run, answers), answers, run.folder, keep_samples=options.keep_samples, gates=options.gates
     )
-    if not (options.keep_samples and options.asking.shared_cache):
-        run.folder.forget_answers()
-    return result
 
 
 def _assemble(run: _Run, answers: Sequence[TaskAnswers]) -> Comparison:

@@ -219,9 +219,7 @@ def compare_served(options: ServedOptions, watch: Watch | None = None) -> Path:
         how_again=heard.how_again,
         watch=watch,
     )
-    result = write_assembled(comparison, answers, folder, keep_samples=options.keep_samples, gates=options.gates)
-    folder.forget_answers()
-    return result
+    return write_assembled(comparison, answers, folder, keep_samples=options.keep_samples, gates=options.gates)
 
 
 def _known_reference(options: ServedOptions, subjects: ServedSubjects) -> None:
