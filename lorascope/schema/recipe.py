@@ -245,7 +245,8 @@ class Optim(Model):
 
     ``head_learning_rate``: of a new head, null: the same. ``lora_plus_ratio``: learning rate of B over that of A
     (LoRA+, arXiv 2402.12354). ``l1`` adds l1·‖θ‖₁ of what is trained; ``l2_sp`` l2_sp·½‖θ − θ₀‖² (arXiv 1802.01483);
-    for an adapter θ − θ₀ is the adapter's own ΔW in its factors. ``neftune`` is the noise α on embeddings (arXiv 2310.05914).
+    for an adapter θ − θ₀ is the adapter's own ΔW in its factors. ``neftune`` is the noise α on embeddings (NEFTune,
+    arXiv 2310.05914).
     """
 
     epochs: float = Field(default=5.0, gt=0)
