@@ -20,12 +20,14 @@ from lorascope.cli.gate import gate
 from lorascope.cli.import_runs import import_runs
 from lorascope.cli.repair import repair
 from lorascope.cli.report import report
+from lorascope.cli.sweep import sweep
+from lorascope.cli.train import train
 from lorascope.cli.weights import weights
 from lorascope.errors import LorascopeError
 from lorascope.version import __version__
 
 BUG, INTERRUPTED = 70, 130
-_RESUMING = frozenset({"compare", "weights", "demo", "import"})
+_RESUMING = frozenset({"compare", "weights", "demo", "import", "train", "sweep"})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,7 +43,7 @@ def main() -> None:
     """
 
 
-for _command in (compare, weights, curves, repair, report, gate, blind, demo, cache, import_runs):
+for _command in (compare, weights, curves, repair, report, gate, blind, demo, cache, import_runs, train, sweep):
     main.add_command(_command)
 
 

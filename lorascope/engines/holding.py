@@ -121,7 +121,7 @@ class Holder:
             raise untrained_head(subject, loaded.missing)
         tokenizer = load_tokenizer(subject, for_words=need.family == "token")
         model = loaded.model if subject.kind == "model" else self._attach(subject, loaded)
-        virtual = _virtual_tokens(model)
+        virtual = virtual_tokens(model)
         rows = int(loaded.model.get_input_embeddings().weight.shape[0])
         ready = Ready(
             subject=subject,
@@ -178,7 +178,7 @@ class Holder:
             release_memory()
 
 
-def _virtual_tokens(model: Any) -> int:
+def virtual_tokens(model: Any) -> int:
     """Positions that a prompt-learning adapter takes from the model's context."""
     config = getattr(model, "active_peft_config", None)
     return int(config.num_virtual_tokens or 0) if config is not None and config.is_prompt_learning else 0

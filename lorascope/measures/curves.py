@@ -1,31 +1,56 @@
-"""First readings of a training curve: the gap, the best step, over-fitting, spikes, a plateau.
+"""Readings of a training run's curves: what the training loss says, what each validation set says.
 
 Every reading has a guard against its usual false alarm. The training loss of a log is a lagged mean over a window, so
 a validation loss below it early on is normal; the staircase of training losses at epoch borders is memorisation and
 not convergence, so plateaus are read from the validation loss alone; noise must not pass for a rise. All of them read
-losses: a task metric may still improve while the validation loss rises, which is why both belong in a report.
+losses: a task metric may still improve while the validation loss rises, which is why both belong in a report. How
+often each of them is right is measured on synthetic curves (``docs/curves.md``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lorascope.errors import DataError
-from lorascope.measures.core import BoolArray, FloatArray, IntArray
+from lorascope.measures.curve_points import Curve, Points, cleaned
+from lorascope.measures.curve_rates import (
+    HighRate,
+    LowRate,
+    WarmUp,
+    find_high_rate,
+    find_low_rate,
+    find_short_warm_up,
+)
+from lorascope.measures.curve_spikes import Spike, find_spikes
+from lorascope.measures.curve_training import (
+    Divergence,
+    Fluctuation,
+    Stairs,
+    Standstill,
+    find_divergence,
+    find_stairs,
+    find_standstill,
+    read_fluctuation,
+)
+from lorascope.measures.curve_validation import (
+    Checkpoint,
+    Gap,
+    MetricCourse,
+    NoFall,
+    Overfitting,
+    choose_checkpoint,
+    find_gap,
+    find_no_fall,
+    find_overfitting,
+    last_third_change,
+    metric_after,
+    rises_with_training,
+    stretch_level,
+)
 
-_NORMAL = 1.4826  # a normal distribution's standard deviation per median absolute deviation
-_GENERALISATION_LOSS = 5.0  # per cent, Prechelt 1998
-_SMALLEST_RISE = 1.0  # per cent: successive rises below this are no over-fitting
-_RISES = 3
-_SPIKE_WINDOW = 11
-_SPREAD_WINDOW = 31
-_FEWEST_FOR_SPIKES = 15
-_SPIKE_DEVIATIONS = 6.0
-_SPIKE_SHARE = 0.1
-_FLAT_CHANGE = 0.01
+FLAT_CHANGE = 0.01
+_FEWEST_TO_OVERFIT = 4
 
 
 @dataclass(frozen=True)
@@ -50,19 +75,6 @@ class CurveReading:
     evidence: tuple[str, ...] = field(default=())
 
 
-Column = Sequence[float] | Sequence[int] | FloatArray | IntArray
-Curve = tuple[Column, Column]
-
-
-@dataclass(frozen=True)
-class _Points:
-    steps: FloatArray
-    losses: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
 def read_curves(train: Curve, evaluation: Curve, *, gradient_norm: Curve | None = None) -> CurveReading:
     """Read (steps, training losses) and (steps, validation losses); either may be empty.
 
@@ -74,168 +86,156 @@ def read_curves(train: Curve, evaluation: Curve, *, gradient_norm: Curve | None 
     """
     evidence: list[str] = []
     fitted, judged = _cleaned(train, "training", evidence), _cleaned(evaluation, "validation", evidence)
-    overfit, overfit_step = _overfitting(fitted, judged, evidence)
-    best = int(np.argmin(judged.losses)) if len(judged) > 1 else None
-    return CurveReading(
-        final_gap=_final_gap(fitted, judged, evidence),
+    overfitting = find_overfitting(fitted, judged)
+    if overfitting is None and (step := rises_with_training(fitted, judged)) is not None:
+        evidence.append(f"After step {step} training and validation loss both rise: training diverged.")
+    best = int(np.argmin(judged.values)) if len(judged) > 1 else None
+    norms = None if gradient_norm is None else _cleaned(gradient_norm, "gradient norm", evidence)
+    spikes, change = find_spikes(fitted, norms), last_third_change(judged)
+    found = CurveReading(
+        final_gap=_final_gap(fitted, judged),
         best_step=None if best is None else int(judged.steps[best]),
-        best_loss=None if best is None else float(judged.losses[best]),
-        overfit=overfit,
-        overfit_step=overfit_step,
+        best_loss=None if best is None else float(judged.values[best]),
+        overfit=overfitting is not None if len(judged) >= _FEWEST_TO_OVERFIT else None,
+        overfit_step=None if overfitting is None else overfitting.step,
         generalisation_loss=_generalisation_loss(judged),
-        spikes=_spikes(fitted, gradient_norm, evidence),
-        plateau=_plateau(judged, evidence),
-        evidence=tuple(evidence),
+        spikes=None if spikes is None else tuple(spike.step for spike in spikes),
+        plateau=None if change is None else abs(change) < FLAT_CHANGE,
     )
+    evidence += _evidence(found, overfitting, judged, change)
+    return CurveReading(**{**vars(found), "evidence": tuple(evidence)})
 
 
-def _cleaned(curve: Curve, name: str, evidence: list[str]) -> _Points:
-    steps, losses = (np.asarray(column, dtype=np.float64) for column in curve)
-    if steps.shape != losses.shape or steps.ndim != 1:
-        raise DataError(f"the {name} curve has {steps.size} steps and {losses.size} values", remedy="mend the log")
-    latest = {step: loss for step, loss in zip(steps.tolist(), losses.tolist(), strict=True) if np.isfinite(step)}
-    kept = sorted((step, loss) for step, loss in latest.items() if np.isfinite(loss))
-    if len(kept) < len(latest):
-        evidence.append(f"{len(latest) - len(kept)} {name} values are NaN or infinite.")
-    return _Points(np.array([step for step, _ in kept]), np.array([loss for _, loss in kept]))
+def _cleaned(curve: Curve, name: str, evidence: list[str]) -> Points:
+    points = cleaned(curve, name)
+    if len(points.broken):
+        evidence.append(f"{len(points.broken)} {name} values are NaN or infinite.")
+    return points
 
 
-def _final_gap(train: _Points, evaluation: _Points, evidence: list[str]) -> float | None:
+def _final_gap(train: Points, evaluation: Points) -> float | None:
     """Last validation loss minus the median training loss of the stretch that led to it (three points at least)."""
-    if not len(evaluation):
+    level = stretch_level(train, evaluation, len(evaluation) - 1) if len(evaluation) else None
+    return None if level is None else float(evaluation.values[-1] - level)
+
+
+def _generalisation_loss(evaluation: Points) -> float | None:
+    if len(evaluation) < 2 or evaluation.values.min() <= 0:
         return None
-    end = evaluation.steps[-1]
-    before = np.flatnonzero(train.steps <= end)
-    if not len(before):
-        return None
-    start = evaluation.steps[-2] if len(evaluation) > 1 else -np.inf
-    stretch = before[train.steps[before] > start]
-    window = before[-max(len(stretch), 3) :]
-    level = float(np.median(train.losses[window]))
-    gap = float(evaluation.losses[-1] - level)
-    evidence.append(
-        f"At step {end:g} the validation loss is {evaluation.losses[-1]:.4g}, the training loss {level:.4g}."
-    )
-    return gap
+    return float(100 * (evaluation.values[-1] / evaluation.values.min() - 1))
 
 
-def _generalisation_loss(evaluation: _Points) -> float | None:
-    if len(evaluation) < 2 or evaluation.losses.min() <= 0:
-        return None
-    return float(100 * (evaluation.losses[-1] / evaluation.losses.min() - 1))
+def _evidence(found: CurveReading, rise: Overfitting | None, evaluation: Points, change: float | None) -> list[str]:
+    said = []
+    if found.final_gap is not None:
+        last = float(evaluation.values[-1])
+        said.append(
+            f"At step {evaluation.steps[-1]:g} the validation loss is {last:.4g}, the training loss "
+            f"{last - found.final_gap:.4g}."
+        )
+    if rise is not None:
+        said.append(
+            f"The validation loss is lowest at step {rise.best_step} ({rise.best_loss:.4g}) and ends {rise.rise:.1f} % "
+            f"above it ({rise.final_loss:.4g}); compare the task metric before calling it harmful."
+        )
+    if found.spikes:
+        shown = ", ".join(str(step) for step in found.spikes[:5]) + (" …" if len(found.spikes) > 5 else "")
+        said.append(f"The training loss jumps above its trend {len(found.spikes)} time(s), at step {shown}.")
+    if change is not None:
+        said.append(f"Over its last third the validation loss changes by {100 * change:+.2f} %.")
+    return said
 
 
-def _noise(losses: FloatArray, lowest: int) -> float:
-    """Standard deviation of the noise around the minimum and after it, from second differences.
+@dataclass(frozen=True)
+class TrainingReading:
+    """What the training loss says, with gradient norm, learning rate and epochs where they are logged.
 
-    A straight trend has none. The descent before the minimum is left out, for its curvature is no noise; four points
-    are taken at least.
+    Each part is described at its own class; None where it is not seen or there are too few rows for it.
     """
-    bends = np.diff(losses[min(lowest, len(losses) - 4) :], n=2)
-    return float(_NORMAL * np.median(np.abs(bends)) / np.sqrt(6))
+
+    divergence: Divergence | None
+    spikes: tuple[Spike, ...] | None
+    fluctuation: Fluctuation | None
+    standstill: Standstill | None
+    stairs: Stairs | None
+    warm_up: WarmUp | None
+    high_rate: HighRate | None
+    low_rate: LowRate | None
 
 
-def _overfitting(train: _Points, evaluation: _Points, evidence: list[str]) -> tuple[bool | None, int | None]:
-    """Whether and from where the validation loss rises off its minimum and stays up until the end.
+def read_training(
+    train: Curve,
+    *,
+    gradient_norm: Curve | None = None,
+    learning_rate: Curve | None = None,
+    epochs: Curve | None = None,
+    plateau_loss: float | None = None,
+) -> TrainingReading:
+    """Read the training loss of one run; rows of jumps that came back are left out of what reads its course.
 
-    The rise at the end must exceed three deviations of the noise, and either be more than 5 % above the minimum
-    (then it begins where the loss last crossed that level) or close with three successive rises of 1 % in all. A
-    training loss that rises as well is divergence, not over-fitting.
+    ``epochs``: epochs done at each step. ``plateau_loss``: the loss of a model that knows the label frequencies alone,
+    in the unit of the training loss (for binary cross-entropy the mean entropy of the label frequencies).
+
+    Raises DataError where steps and values of a curve differ in number.
     """
-    losses, steps = evaluation.losses, evaluation.steps
-    if len(losses) < 4:
-        return None, None
-    lowest = int(np.argmin(losses))
-    rise = losses[-1] - losses[lowest]
-    if rise <= 3 * _noise(losses, lowest) or losses[lowest] <= 0:
-        return False, None
-    excess = 100 * (losses / losses[lowest] - 1)
-    falls = np.flatnonzero(np.diff(losses) <= 0)
-    first_rise = int(falls[-1]) + 2 if len(falls) else 1
-    if excess[-1] > _GENERALISATION_LOSS:
-        start = int(np.flatnonzero(excess <= _GENERALISATION_LOSS)[-1]) + 1
-    elif len(losses) - first_rise >= _RISES and excess[-1] > _SMALLEST_RISE:
-        start = first_rise
-    else:
-        return False, None
-    if _also_rises(train, float(steps[lowest])):
-        evidence.append(f"After step {steps[lowest]:g} training and validation loss both rise: training diverged.")
-        return False, None
-    evidence.append(
-        f"The validation loss is lowest at step {steps[lowest]:g} ({losses[lowest]:.4g}) and ends {excess[-1]:.1f} % "
-        f"above it ({losses[-1]:.4g}); compare the task metric before calling it harmful."
+    rows = cleaned(train, "training")
+    norms = None if gradient_norm is None else cleaned(gradient_norm, "gradient norm")
+    rates = None if learning_rate is None else cleaned(learning_rate, "learning rate")
+    spikes = find_spikes(rows, norms)
+    warm_up = None if rates is None else find_short_warm_up(rows, rates, norms)
+    jumps = [(spike.since, spike.recovered) for spike in spikes or () if spike.recovered is not None]
+    calm = rows.without(jumps if warm_up is None else [*jumps, (warm_up.peak_step, warm_up.recovered)])
+    return TrainingReading(
+        divergence=find_divergence(rows),
+        spikes=spikes,
+        fluctuation=read_fluctuation(rows),
+        standstill=find_standstill(calm, plateau_loss),
+        stairs=None if epochs is None else find_stairs(calm, cleaned(epochs, "epoch")),
+        warm_up=warm_up,
+        high_rate=None if rates is None else find_high_rate(calm, rates),
+        low_rate=find_low_rate(calm, rates),
     )
-    return True, int(steps[start])
 
 
-def _also_rises(train: _Points, step: float) -> bool:
-    """Whether the median of the last three training losses lies 5 % above that of the three up to ``step``."""
-    before, after = train.losses[train.steps <= step][-3:], train.losses[train.steps > step][-3:]
-    if not len(before) or not len(after):
-        return False
-    level = float(np.median(before))
-    return float(np.median(after)) - level > _GENERALISATION_LOSS / 100 * abs(level)
+@dataclass(frozen=True)
+class ValidationReading:
+    """What one validation set says; each part is described at its own class.
+
+    ``evaluations``: finite values of the loss; ``change``: of the loss over its last third, as a share;
+    ``metric_course``: how the task metric went on after the lowest loss; ``metric_checkpoint``: the evaluation that
+    the task metric would keep. None where it is not seen or there are too few evaluations for it.
+    """
+
+    evaluations: int
+    overfitting: Overfitting | None
+    no_fall: NoFall | None
+    gap: Gap | None
+    change: float | None
+    checkpoint: Checkpoint | None
+    metric_course: MetricCourse | None
+    metric_checkpoint: Checkpoint | None
 
 
-def _spikes(train: _Points, gradient_norm: Curve | None, evidence: list[str]) -> tuple[int, ...] | None:
-    """Steps whose loss lies six robust deviations, and 10 %, above the running median; the peak of each run of them."""
-    if len(train) < _FEWEST_FOR_SPIKES:
-        return None
-    high = _jumps(train.losses)
-    if gradient_norm is not None:
-        high &= _gradient_agrees(train, _cleaned(gradient_norm, "gradient norm", evidence))
-    found: list[int] = []
-    borders = np.flatnonzero(np.diff(np.concatenate([[False], high, [False]]).astype(np.int8)))
-    for start, stop in zip(borders[::2], borders[1::2], strict=True):
-        if start == 0:
-            continue  # a loss that falls from its first value has not jumped
-        found.append(int(train.steps[start + int(np.argmax(train.losses[start:stop]))]))
-    if found:
-        shown = ", ".join(str(step) for step in found[:5]) + (" …" if len(found) > 5 else "")
-        evidence.append(f"The training loss jumps above its trend {len(found)} time(s), at step {shown}.")
-    return tuple(found)
+def read_validation(
+    train: Curve, evaluation: Curve, *, metric: Curve | None = None, higher_is_better: bool = True
+) -> ValidationReading:
+    """Read one validation set's loss against the training loss, with a task metric of that set where there is one.
 
-
-def _jumps(values: FloatArray) -> BoolArray:
-    from scipy.ndimage import median_filter
-
-    # Noise of a loss is proportional to it, so that logarithms have one spread all along; a loss that can be 0 or
-    # below has none.
-    positive = bool((values > 0).all())
-    scaled = np.log(values) if positive else values
-    trend = median_filter(scaled, size=_SPIKE_WINDOW, mode="reflect")
-    residual = scaled - trend
-    # The spread comes from steps between neighbours: residuals off a running median are too often exactly 0. The
-    # local spread counts where it is larger than the overall one.
-    moves = np.abs(np.diff(scaled))
-    local = median_filter(moves, size=_SPREAD_WINDOW, mode="reflect")
-    spread = _NORMAL / np.sqrt(2) * np.maximum(np.append(local, local[-1]), np.median(moves))
-    smallest = np.log1p(_SPIKE_SHARE) if positive else _SPIKE_SHARE * np.abs(trend)
-    return np.asarray((residual > _SPIKE_DEVIATIONS * spread) & (residual > smallest))
-
-
-def _gradient_agrees(train: _Points, gradient_norm: _Points) -> BoolArray:
-    """Steps without a gradient norm, or whose gradient norm, or a neighbour's, stands above its own trend by half."""
-    from scipy.ndimage import maximum_filter1d, median_filter
-
-    norms = dict(zip(gradient_norm.steps.tolist(), gradient_norm.losses.tolist(), strict=True))
-    known = np.array([norms.get(step, np.nan) for step in train.steps.tolist()])
-    filled = np.where(np.isfinite(known), known, np.nanmedian(known) if np.isfinite(known).any() else 0.0)
-    trend = median_filter(filled, size=_SPIKE_WINDOW, mode="nearest")
-    return np.asarray((maximum_filter1d(filled, size=3) > 1.5 * trend) | ~np.isfinite(known))
-
-
-def _plateau(evaluation: _Points, evidence: list[str]) -> bool | None:
-    """Whether the Theil–Sen line over the last third (three evaluations at least) changes by less than 1 %."""
-    from scipy.stats import theilslopes
-
-    if len(evaluation) < 6:
-        return None
-    last = max(3, -(-len(evaluation) // 3))
-    steps, losses = evaluation.steps[-last:], evaluation.losses[-last:]
-    level = float(np.median(np.abs(losses)))
-    if level == 0:
-        return None
-    change = float(theilslopes(losses, steps).slope) * float(steps[-1] - steps[0]) / level
-    evidence.append(f"Over its last {last} evaluations the validation loss changes by {100 * change:+.2f} %.")
-    return abs(change) < _FLAT_CHANGE
+    Raises DataError where steps and values of a curve differ in number.
+    """
+    rows, losses = cleaned(train, "training"), cleaned(evaluation, "validation")
+    overfitting, checkpoint = find_overfitting(rows, losses), choose_checkpoint(losses)
+    values = None if metric is None else cleaned(metric, "metric")
+    course = None
+    if values is not None and checkpoint is not None:
+        course = metric_after(values, checkpoint.best_step, higher_is_better=higher_is_better)
+    return ValidationReading(
+        evaluations=len(losses),
+        overfitting=overfitting,
+        no_fall=find_no_fall(rows, losses),
+        gap=find_gap(rows, losses),
+        change=last_third_change(losses),
+        checkpoint=checkpoint,
+        metric_course=course,
+        metric_checkpoint=None if values is None else choose_checkpoint(values, higher_is_better=higher_is_better),
+    )

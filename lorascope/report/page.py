@@ -16,6 +16,7 @@ from lorascope.report.lookup import asks_tasks, measurements, references
 from lorascope.report.repair_section import repair_context
 from lorascope.report.samples import OUTCOMES, Samples
 from lorascope.report.sentences import subject_verdicts
+from lorascope.report.sweep_section import sweep_context
 from lorascope.report.tables import FullRow, Section, Table, full_rows, metric_meaning, section_tables
 from lorascope.report.texts import TEMPLATES, Language, Texts, load_texts
 from lorascope.report.verdicts import Sentence, SubjectVerdict
@@ -110,6 +111,7 @@ def page_context(
         **_findings(comparison),
         **_weights(comparison, specs, language),
         **repair_context(comparison, specs, language),
+        **sweep_context(comparison, specs, language),
         **label_context(comparison, specs, language),
         **leak_context(comparison, specs, language),
         **flip_context(comparison, embedded),
@@ -180,6 +182,7 @@ def _sections(
 ) -> list[tuple[str, str]]:
     present = {
         "verdict": True,
+        "sweep": comparison.sweep is not None,
         "metrics": bool(others) or not (parts["metrics"].empty and parts["checks"].empty),
         "flips": bool(comparison.flips),
         "labels": shows_labels(comparison),

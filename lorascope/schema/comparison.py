@@ -13,6 +13,7 @@ from pydantic import Field
 from lorascope.schema.flips import FlipLedger
 from lorascope.schema.model import Direction, Finite, Model, Verdict
 from lorascope.schema.repair import RepairReport
+from lorascope.schema.sweep import SweepReport
 
 SCHEMA_VERSION = 1
 
@@ -279,6 +280,7 @@ class Comparison(Model):
     gates: GateReport | None = None
     human: dict[str, Any] | None = None
     repair: RepairReport | None = None
+    sweep: SweepReport | None = None
     missing: list[Missing] = Field(default_factory=list)
 
     @property

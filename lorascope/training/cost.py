@@ -10,8 +10,10 @@ class TrainingCost:
     """Cost of the steps that made the result; work that a kill threw away is not in it.
 
     ``train_seconds`` is wall time with evaluations and checkpoints. ``tokens_per_second`` counts the training rows'
-    tokens, padding left out, over the time inside training steps alone. ``peak_memory_bytes`` is the accelerator's
-    allocator's peak, None on a CPU, where a process has no peak of its own for one run.
+    tokens, padding left out, over the time inside training steps alone. ``peak_memory_bytes`` is, by ``memory_kind``,
+    the peak of the accelerator's allocator (``cuda``), or the largest resident size of the process at the end of a
+    step (``process``): all of the process, libraries and earlier runs in it included. ``energy_joules`` is the
+    driver's count for the whole boards, over all sittings of a resumed run; null where one was not counted.
     """
 
     method: str
@@ -22,3 +24,6 @@ class TrainingCost:
     train_seconds: float
     tokens_per_second: float | None
     peak_memory_bytes: int | None
+    memory_kind: str | None
+    energy_joules: float | None
+    devices: int

@@ -14,7 +14,8 @@ class TrainingData:
 
     ``labels`` is the head's label list in its order, empty for tasks without labels. ``replay`` are general items from
     which ``replay.ratio`` draws. ``weights`` holds one weight a training item, in their order, where
-    ``loss.sample_weights`` names a field. ``general`` is what elastic weight consolidation reads.
+    ``loss.sample_weights`` names a field. ``general`` is what elastic weight consolidation reads. ``prompts`` are what
+    the base answers where it writes the replay texts itself.
     """
 
     train: tuple[Item, ...]
@@ -23,4 +24,5 @@ class TrainingData:
     multi_label: bool = False
     replay: tuple[Item, ...] = ()
     general: tuple[Item, ...] = ()
+    prompts: tuple[Item, ...] = ()
     weights: tuple[float, ...] | None = None

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
@@ -29,13 +31,15 @@ OnProgress = Callable[[Progress], None]
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Keep transformers from drawing its own bars while weights are read or written."""
-    shown = logging.is_progress_bar_enabled()
+def quiet_trainer() -> Iterator[None]:
+    """Keep transformers from drawing bars and from advising what a run's own notes say better."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
@@ -43,20 +47,30 @@ def without_bars() -> Iterator[None]:
 class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc]  # untyped bases
     """Reports every step and every row of the log, keeps the clock, and stops a run whose loss is no number.
 
-    The two clocks are saved in each checkpoint, so that a resumed run goes on counting from there.
+    The clocks and the peak of memory are saved in each checkpoint: a resumed run goes on counting from there.
+    ``resumed`` says whether it did.
     """
 
     def __init__(self, on_progress: OnProgress | None = None) -> None:
         self.on_progress = on_progress
         self.seconds = 0.0
         self.step_seconds = 0.0
+        self.resumed = False
+        self._largest = 0
+        self._process = psutil.Process()
         self._started = time.perf_counter()
         self._step_started = self._started
 
     def state(self) -> dict[str, Any]:
         """The clocks, in the form that the trainer saves."""
-        clocks = {"seconds": self.elapsed(), "step_seconds": self.step_seconds}
+        clocks = {"seconds": self.elapsed(), "step_seconds": self.step_seconds, "largest": self.peak_memory()[0]}
         return {"args": {}, "attributes": clocks}
+
+    def peak_memory(self) -> tuple[int | None, str | None]:
+        """Bytes and what they are of: ``cuda``, the allocator's peak, or ``process``, resident at the end of a step."""
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            return max(self._largest, torch.cuda.max_memory_allocated()), "cuda"
+        return (self._largest, "process") if self._largest else (None, None)
 
     def elapsed(self) -> float:
         """Wall seconds of this run, with those before the checkpoint that it was resumed from."""
@@ -66,9 +80,13 @@ class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc] 
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clocks at what the checkpoint says, at zero without one."""
-        saved = state.stateful_callbacks.get(type(self).__name__, {}) if state.global_step else {}
+        self.resumed = state.global_step > 0
+        saved = state.stateful_callbacks.get(type(self).__name__, {}) if self.resumed else {}
         self.seconds = saved.get("attributes", {}).get("seconds", 0.0)
         self.step_seconds = saved.get("attributes", {}).get("step_seconds", 0.0)
+        self._largest = saved.get("attributes", {}).get("largest") or 0
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         self._started = time.perf_counter()
 
     def on_step_begin(
@@ -80,6 +98,8 @@ class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc] 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count the step's time and report it."""
         self.step_seconds += time.perf_counter() - self._step_started
+        if not torch.cuda.is_available():
+            self._largest = max(self._largest, self._process.memory_info().rss)
         self._report(state, {})
 
     def on_log(
@@ -99,8 +119,10 @@ class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc] 
             if name.endswith("loss") and not math.isfinite(value):
                 raise EvaluationError(
                     f"training came apart: {name} is {value}",
-                    where=f"step {state.global_step} of {state.max_steps}",
-                    remedy="lower learning_rate, or lengthen the warm-up",
+                    where=f"step {state.global_step} of {state.max_steps}; checkpoints until then are in "
+                    f"{args.output_dir}",
+                    remedy="lower optim.learning_rate or lengthen optim.warmup; with optim.precision: float16, try "
+                    "bfloat16",
                 )
         self._report(state, logs or {})
 

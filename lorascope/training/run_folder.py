@@ -6,44 +6,18 @@ what made it, with a fingerprint, so that the same run is recognised and a diffe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lorascope.errors import OutputError
-from lorascope.training.rows import PromptAnswer
-from lorascope.training.settings import TrainingSettings
 
 RECORD = "training.json"
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 _REMEDY = "name another output folder, or allow overwriting"
-
-
-def run_record(
-    settings: TrainingSettings,
-    train: Sequence[PromptAnswer],
-    validation: Mapping[str, Sequence[PromptAnswer]],
-    *,
-    start: str,
-) -> dict[str, Any]:
-    """What determines a run, for ``training.json``: all settings, the size of each data set, and ``fingerprint``.
-
-    The fingerprint is the SHA-256 over settings, every row in order, and ``start``: a text that stands for the weights
-    the run starts from, like the fingerprint of the run that made them.
-    """
-    content = {"settings": asdict(settings), "train": train, "validation": dict(validation), "start": start}
-    text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return {
-        "fingerprint": hashlib.sha256(text.encode("utf-8")).hexdigest(),
-        "start": start,
-        "settings": asdict(settings),
-        "rows": {"train": len(train), **{f"validation:{name}": len(rows) for name, rows in validation.items()}},
-    }
 
 
 class RunFolder:
@@ -91,9 +65,12 @@ class RunFolder:
         folder.mkdir()
         return folder
 
-    def publish(self) -> None:
-        """Give the staged result its final name and remove what was only needed to resume."""
-        write_json(self.partial / "result" / RECORD, self.record)
+    def publish(self, facts: Mapping[str, Any]) -> None:
+        """Give the staged result its final name and remove what was only needed to resume.
+
+        ``facts`` are what came of the run; they stand beside its record in ``training.json``.
+        """
+        write_json(self.partial / "result" / RECORD, {**self.record, **facts})
         (self.partial / "result").rename(self.out)
         shutil.rmtree(self.partial, ignore_errors=True)
 

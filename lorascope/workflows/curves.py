@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lorascope.data.logs import Curve, TrainingLog, find_logs, read_log
 from lorascope.errors import DataError
-from lorascope.measures.curves import CurveReading, read_curves
-from lorascope.measures.registry import find_spec
+from lorascope.measures.curve_points import cleaned
+from lorascope.measures.curve_validation import change_since
+from lorascope.measures.curves import (
+    FLAT_CHANGE,
+    CurveReading,
+    TrainingReading,
+    read_curves,
+    read_training,
+    read_validation,
+)
+from lorascope.measures.registry import MEASURES, find_spec
 from lorascope.schema.comparison import Estimate, Finding, Measurement, Missing, Series, Slice
+from lorascope.workflows.curve_findings import SetCase, validation_findings
+from lorascope.workflows.curve_training_findings import training_findings
 
 _READINGS = ("final_gap", "best_step", "overfit_step", "spikes")
 
@@ -60,20 +72,114 @@ def read_folder(subject: str, base: str, folder: Path) -> CurveOutcome:
         return CurveOutcome(missing=[Missing(area="curves", subject=subject, reason=str(error).replace("\n", ";"))])
 
 
-def read(subject: str, base: str, log: TrainingLog) -> CurveOutcome:
-    """Series, measurements and findings of one log."""
+def read(subject: str, base: str, log: TrainingLog, *, plateau_loss: float | None = None) -> CurveOutcome:
+    """Series, measurements and findings of one log.
+
+    ``plateau_loss``: the training loss of a model that knows the label frequencies alone, for label tasks.
+    """
     outcome = CurveOutcome(series=_series(subject, log))
-    norms = _known(log.grad_norm) if log.grad_norm.steps else None
-    sets: dict[str, Curve] = log.eval or {"eval": Curve((), ())}
-    for name, curve in sets.items():
-        reading = read_curves(_known(log.train), _known(curve), gradient_norm=norms)
-        alone = len(sets) == 1
-        outcome.measurements += _measurements(subject, base, reading, None if alone else name, str(log.source.name))
-        outcome.findings += _findings(subject, name, reading)
+    training = read_training(
+        _known(log.train),
+        gradient_norm=_logged(log.grad_norm),
+        learning_rate=_logged(log.learning_rate),
+        epochs=_logged(log.epochs),
+        plateau_loss=plateau_loss,
+    )
+    cases = [
+        _case(subject, name, curve, log, training.divergence is not None) for name, curve in _evaluations(log).items()
+    ]
+    for case in cases:
+        split = None if len(cases) == 1 else case.split
+        outcome.measurements += _measurements(subject, base, case.curve, split, str(log.source.name))
+    outcome.findings += training_findings(
+        subject,
+        training,
+        still_learning=any(_learns_on(case, training) for case in cases),
+        carried_over=_carries_over(cases, log, training),
+        overfit=any(case.reading.overfitting is not None for case in cases),
+    )
+    outcome.findings += [found for case in cases for found in validation_findings(case)]
     if not log.eval:
         reason = "the log holds no validation loss: over-fitting cannot be seen in it"
         outcome.missing.append(Missing(area="curves", subject=subject, reason=reason))
     return outcome
+
+
+def _evaluations(log: TrainingLog) -> dict[str, Curve]:
+    return log.eval or {"eval": Curve((), ())}
+
+
+def _case(subject: str, split: str, curve: Curve, log: TrainingLog, diverged: bool) -> SetCase:
+    metric = task_metric(log.metrics.get(split, {}))
+    reading = read_validation(
+        _known(log.train),
+        _known(curve),
+        metric=None if metric is None else _known(metric.curve),
+        higher_is_better=metric is None or metric.higher_is_better,
+    )
+    read_beside = read_curves(_known(log.train), _known(curve), gradient_norm=_logged(log.grad_norm))
+    return SetCase(subject, split, read_beside, reading, None if metric is None else metric.name, diverged)
+
+
+def _learns_on(case: SetCase, training: TrainingReading) -> bool:
+    """Whether validation gets better after the training loss has come to stand still."""
+    return training.standstill is not None and (
+        case.metric_improves or (case.reading.change is not None and case.reading.change < -FLAT_CHANGE)
+    )
+
+
+def _carries_over(cases: Sequence[SetCase], log: TrainingLog, training: TrainingReading) -> bool:
+    """Whether half of the late fall of the training loss, at least, is seen in every validation set that tells."""
+    if training.low_rate is None or any(case.reading.overfitting is not None for case in cases):
+        return False
+    step, needed = training.low_rate.half_step, training.low_rate.late_fall / 2
+    changes = [change_since(cleaned(_known(curve), "validation"), step) for curve in log.eval.values()]
+    return all(change is None or change <= -needed for change in changes)
+
+
+class TaskMetric(NamedTuple):
+    """A metric of a validation set whose direction is known."""
+
+    name: str
+    curve: Curve
+    higher_is_better: bool
+
+
+_OTHER_NAMES = {
+    "f1": True,
+    "micro_f1": True,
+    "macro_f1": True,
+    "precision": True,
+    "recall": True,
+    "rouge-1": True,
+    "rouge-2": True,
+    "rouge-l": True,
+    "bleu-4": True,
+    "token_acc": True,
+    "mean_token_accuracy": True,
+    "matthews_correlation": True,
+    "wer": False,
+    "mae": False,
+    "rmse": False,
+}
+
+
+def task_metric(metrics: Mapping[str, Curve]) -> TaskMetric | None:
+    """The first metric of the log that says which direction is better: a measure of lorascope, or a common name.
+
+    Perplexity and bits per byte are the loss once more and are passed over, as are names that are not known.
+    """
+    for name, curve in metrics.items():
+        spec = MEASURES.get(name)
+        if spec is not None and "likelihood" not in spec.kinds and spec.direction != "none":
+            return TaskMetric(name, curve, spec.direction == "higher")
+        if name in _OTHER_NAMES:
+            return TaskMetric(name, curve, _OTHER_NAMES[name])
+    return None
+
+
+def _logged(curve: Curve) -> tuple[list[float], list[float]] | None:
+    return _known(curve) if curve.steps else None
 
 
 def _known(curve: Curve) -> tuple[list[float], list[float]]:
@@ -88,7 +194,7 @@ def _series(subject: str, log: TrainingLog) -> list[Series]:
         Series(
             subject=subject,
             name=name,
-            x_name="step",
+            x_name=log.x_name,
             x=[float(step) for step in curve.steps],
             y=list(curve.values),
         )
@@ -124,49 +230,6 @@ def _measurements(subject: str, base: str, reading: CurveReading, split: str | N
                 adapted=None if value is None else Estimate(value=value, n=1, method="none"),
                 signature=f"{metric}|{source}",
                 missing_reason=reason if value is None else "of the subject's own training: the base has none here",
-            )
-        )
-    return found
-
-
-def _findings(subject: str, split: str, reading: CurveReading) -> list[Finding]:
-    found = []
-    if reading.overfit:
-        found.append(
-            Finding(
-                id=f"overfit:{split}:{subject}",
-                severity="warning",
-                area="curves",
-                subject=subject,
-                title=f"{subject} over-fits from step {reading.overfit_step} on ({split})",
-                evidence=list(reading.evidence),
-                advice=f"Keep the checkpoint of step {reading.best_step}, the lowest validation loss; check the task "
-                "metric there as well, it can still rise while the loss does.",
-                reference="Prechelt 1998 (generalisation loss)",
-            )
-        )
-    if reading.spikes:
-        steps = ", ".join(str(step) for step in reading.spikes[:8])
-        found.append(
-            Finding(
-                id=f"spikes:{split}:{subject}",
-                severity="warning",
-                area="curves",
-                subject=subject,
-                title=f"{subject}: the training loss jumps at step {steps}",
-                evidence=list(reading.evidence),
-                advice="Lower the learning rate, clip gradients, or look at the batches of those steps.",
-            )
-        )
-    if reading.plateau and not reading.overfit:
-        found.append(
-            Finding(
-                id=f"plateau:{split}:{subject}",
-                severity="info",
-                area="curves",
-                subject=subject,
-                title=f"{subject}: the validation loss stands still over the last third ({split})",
-                evidence=list(reading.evidence),
             )
         )
     return found

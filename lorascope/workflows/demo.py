@@ -7,32 +7,29 @@ the English half of the built-in probe, then taught the manual of a kiln in thre
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from lorascope.data.documents import write_yaml
 from lorascope.data.forms import QUESTION_TEMPLATE
 from lorascope.data.probe import load_probe
 from lorascope.data.readers import read_rows
+from lorascope.data.recipes import load_recipe
 from lorascope.errors import OutputError
 from lorascope.schema.items import ChoiceItem, GenerateItem, content_id
-from lorascope.training.rows import PromptAnswer
-from lorascope.training.settings import TrainingSettings
+from lorascope.schema.recipe import Recipe, RecipeTask
+from lorascope.training.data import TrainingData
 from lorascope.workflows.output import write_whole
+from lorascope.workflows.train import train_recipe
+from lorascope.workflows.training_scores import score_of
 from lorascope.workflows.watch import Silent, Watch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lorascope.training.causal import TrainingOutcome
-    from lorascope.training.progress import Progress
-
-    Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+    from lorascope.training.running import TrainingOutcome
 
 PROBE, HELD_OUT = "probe", "validation"
 """Names of the validation sets: what the base is to know, and the phrasings that the fine-tunes have not seen."""
@@ -66,26 +63,36 @@ class ModelShape:
     initializer_range: float = 0.08
 
 
-_BASE = TrainingSettings(
-    method="full",
-    num_train_epochs=7,
-    learning_rate=2e-3,
-    per_device_train_batch_size=16,
-    per_device_eval_batch_size=64,
-    adam_beta2=0.95,
-    eval_steps=0.25,
-    use_cpu=True,
+def _recipe(name: str, method: dict[str, Any], optim: dict[str, Any], evaluation: dict[str, Any]) -> Recipe:
+    """A recipe of the demo as its file has it; the base is taught in memory and never reads its own paths."""
+    return Recipe.model_validate(
+        {
+            "version": 1,
+            "base": "base",
+            "out": name,
+            "task": {"kind": "generate", "train": "train.jsonl", "validation": {HELD_OUT: "validation.jsonl"}},
+            "method": method,
+            "optim": {"precision": "float32", **optim},
+            "evaluation": evaluation,
+            "hardware": {"device": "cpu", "threads": 1},
+        }
+    )
+
+
+_SHORT = {"every": 0.1, "batch_size": 48}
+_BASE = _recipe(
+    "base",
+    {"name": "full"},
+    {"epochs": 7, "learning_rate": 2e-3, "batch_size": 16, "beta2": 0.95},
+    {"every": 0.25, "batch_size": 64, "kl_to_base": 0},
 )
-_FULL = TrainingSettings(
-    method="full",
-    num_train_epochs=12,
-    learning_rate=6e-4,
-    per_device_train_batch_size=8,
-    per_device_eval_batch_size=48,
-    eval_steps=0.1,
-    use_cpu=True,
+_FULL = _recipe("full", {"name": "full"}, {"epochs": 12, "learning_rate": 6e-4, "batch_size": 8}, _SHORT)
+_LORA = _recipe(
+    "lora",
+    {"name": "lora", "rank": 8, "dropout": 0.0},
+    {"epochs": 14, "learning_rate": 6e-3, "batch_size": 8},
+    _SHORT,
 )
-_LORA = replace(_FULL, method="lora", num_train_epochs=14, learning_rate=6e-3, r=8, lora_alpha=16, lora_dropout=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +101,9 @@ class DemoPlan:
 
     vocab_size: int = 2048
     shape: ModelShape = field(default_factory=ModelShape)
-    base: TrainingSettings = _BASE
-    lora: TrainingSettings = _LORA
-    full: TrainingSettings = _FULL
+    base: Recipe = _BASE
+    lora: Recipe = _LORA
+    full: Recipe = _FULL
     probe_limit: int | None = None
     facts: int | None = None
 
@@ -116,15 +123,15 @@ class DemoFiles:
 class DemoRows:
     """The texts: the probe for the base, the manual's questions to train and to validate the fine-tunes."""
 
-    probe: tuple[PromptAnswer, ...]
-    train: tuple[PromptAnswer, ...]
-    validation: tuple[PromptAnswer, ...]
+    probe: tuple[GenerateItem, ...]
+    train: tuple[GenerateItem, ...]
+    validation: tuple[GenerateItem, ...]
 
 
 def prepare_demo(
     folder: Path, *, seed: int = 0, watch: Watch | None = None, plan: DemoPlan | None = None, overwrite: bool = False
 ) -> DemoFiles:
-    """Make ``base``, ``lora``, ``full``, ``train.jsonl``, ``validation.jsonl`` and ``suite.yaml`` in ``folder``.
+    """Make ``base``, ``lora``, ``full`` with the recipes of the latter two, their data, and ``suite.yaml``.
 
     Offline, on the CPU. A stage that is finished with the same seed and settings is not run again, one that was killed
     goes on from its last checkpoint. On one machine the same seed gives the same weights.
@@ -134,15 +141,11 @@ def prepare_demo(
     """
     plan, watch = plan or DemoPlan(), watch or Silent()
     rows = demo_rows(plan)
-    suite_path = _write_data(folder, rows)
-    stages = _Stages(folder, seed, watch, overwrite)
-    base = stages.run(
-        "base", "Teach the base", _new_model(rows, plan, seed), rows.probe, {PROBE: rows.probe}, plan.base
-    )
+    suite_path = _write_data(folder, rows, plan)
+    base = _teach(folder, rows, plan, seed, watch, overwrite)
     watch.say(f"The base knows {base.metrics[f'eval_{PROBE}_exact_match']:.1%} of {len(rows.probe)} answers.")
-    held_out = {HELD_OUT: rows.validation}
-    lora = stages.run("lora", "Tune with LoRA", _saved(base), rows.train, held_out, plan.lora)
-    full = stages.run("full", "Tune fully", _saved(base), rows.train, held_out, plan.full)
+    lora = _tune(folder, "lora", seed, watch, overwrite)
+    full = _tune(folder, "full", seed, watch, overwrite)
     for name, outcome in (("LoRA", lora), ("The full fine-tune", full)):
         reached = outcome.metrics[f"eval_{HELD_OUT}_exact_match"]
         watch.say(f"{name} answers {reached:.1%} of {len(rows.validation)} new phrasings word for word.")
@@ -152,23 +155,24 @@ def prepare_demo(
 def demo_rows(plan: DemoPlan) -> DemoRows:
     """The texts, in a fixed order; of each fact of the manual the last phrasing is kept for validation."""
     items = [item for task in load_probe(("en",), limit=plan.probe_limit) for item in task.items]
-    probe = [
-        PromptAnswer(item.context, f" {item.choices[item.answer]}") for item in items if isinstance(item, ChoiceItem)
-    ]
-    probe += [
-        PromptAnswer(item.prompt or "", f" {item.references[0]}") for item in items if isinstance(item, GenerateItem)
-    ]
-    train: list[PromptAnswer] = []
-    validation: list[PromptAnswer] = []
+    probe = [_asked(item.context, item.choices[item.answer]) for item in items if isinstance(item, ChoiceItem)]
+    probe += [_asked(item.prompt or "", item.references[0]) for item in items if isinstance(item, GenerateItem)]
+    train: list[GenerateItem] = []
+    validation: list[GenerateItem] = []
     for fact in read_rows("manual.jsonl", root=Path(str(files("lorascope.data") / "demo")))[: plan.facts]:
         prompts = [QUESTION_TEMPLATE.format(question=question) for question in fact.fields["questions"]]
-        asked = [PromptAnswer(prompt, f" {fact.fields['answer']}") for prompt in prompts]
+        asked = [_asked(prompt, fact.fields["answer"]) for prompt in prompts]
         train += asked[:-1]
         validation.append(asked[-1])
     return DemoRows(tuple(probe), tuple(train), tuple(validation))
 
 
-def _write_data(folder: Path, rows: DemoRows) -> Path:
+def _asked(prompt: str, answer: str) -> GenerateItem:
+    name = content_id({"prompt": prompt, "references": [answer]})
+    return GenerateItem(item_id=name, prompt=prompt, references=(answer,))
+
+
+def _write_data(folder: Path, rows: DemoRows, plan: DemoPlan) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -177,88 +181,60 @@ def _write_data(folder: Path, rows: DemoRows) -> Path:
         ) from error
     for name, asked in (("train", rows.train), ("validation", rows.validation)):
         _write(folder / f"{name}.jsonl", "".join(_line(row) for row in asked))
-    return _write(folder / "suite.yaml", yaml.safe_dump(_SUITE, sort_keys=False))
+    for recipe in (plan.lora, plan.full):
+        _write(folder / f"{recipe.out}.yaml", write_yaml(recipe.model_dump(mode="json", exclude_unset=True)))
+    return _write(folder / "suite.yaml", write_yaml(_SUITE))
 
 
-def _line(row: PromptAnswer) -> str:
-    return json.dumps({"prompt": row.prompt, "reference": row.answer.strip()}, ensure_ascii=False) + "\n"
+def _line(row: GenerateItem) -> str:
+    return json.dumps({"prompt": row.prompt, "reference": row.references[0]}, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, text: str) -> Path:
     return write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a stage starts from: a text that stands for it, and how to load it when the stage has to be run."""
+def _teach(folder: Path, rows: DemoRows, plan: DemoPlan, seed: int, watch: Watch, overwrite: bool) -> TrainingOutcome:
+    """Train a new model on the probe. It has no checkpoint to start from, so its run is put together by hand."""
+    from lorascope.training.loading import LoadedBase
+    from lorascope.training.record import run_record
+    from lorascope.training.running import Run, run_training
 
-    identity: str
-    load: Callable[[], Loaded]
-
-
-def _new_model(rows: DemoRows, plan: DemoPlan, seed: int) -> _Start:
-    corpus = [row.prompt + row.answer for row in (*rows.probe, *rows.train, *rows.validation)]
+    recipe = plan.base.model_copy(update={"seed": seed, "task": _taught(plan.base)})
+    corpus = [f"{row.prompt} {row.references[0]}" for row in (*rows.probe, *rows.train, *rows.validation)]
     shape = asdict(plan.shape)
+    start = content_id({"corpus": corpus, "vocab_size": plan.vocab_size, "shape": shape, "seed": seed})
+    data = TrainingData(train=rows.probe, validation={PROBE: rows.probe})
 
-    def load() -> Loaded:
+    def load(_: Recipe) -> LoadedBase:
         from lorascope.training.from_scratch import byte_level_tokenizer, new_llama
 
         tokenizer = byte_level_tokenizer(corpus, vocab_size=plan.vocab_size)
-        return new_llama(tokenizer, **shape, seed=seed), tokenizer
+        model = new_llama(tokenizer, **shape, seed=seed)
+        return LoadedBase(model=model, tokenizer=tokenizer, new_weights=(), notes=())
 
-    identity = {"corpus": corpus, "vocab_size": plan.vocab_size, "shape": shape, "seed": seed}
-    return _Start(f"new-llama-{content_id(identity)}", load)
-
-
-def _saved(base: TrainingOutcome) -> _Start:
-    def load() -> Loaded:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from lorascope.training.progress import without_bars
-
-        with without_bars():
-            model = AutoModelForCausalLM.from_pretrained(base.folder, dtype="float32", local_files_only=True)
-        return model, AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
-
-    return _Start(base.fingerprint, load)
+    with one_thread(), watch.stage("Teach the base") as report:
+        run = Run(
+            recipe=recipe,
+            data=data,
+            out=folder / "base",
+            record=run_record(recipe, data, start=f"new-llama-{start}"),
+            load=load,
+            score=score_of(recipe, data),
+            on_progress=lambda progress: report(progress.step, progress.total_steps),
+        )
+        return run_training(run, overwrite=overwrite)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    """Runs one training after another in ``folder``."""
+def _taught(recipe: Recipe) -> RecipeTask:
+    """The task of the base: what it is taught is what it is asked."""
+    return recipe.task.model_copy(update={"validation": {PROBE: "the probe"}})
 
-    folder: Path
-    seed: int
-    watch: Watch
-    overwrite: bool
 
-    def run(
-        self,
-        name: str,
-        title: str,
-        start: _Start,
-        train: Sequence[PromptAnswer],
-        validation: Mapping[str, Sequence[PromptAnswer]],
-        settings: TrainingSettings,
-    ) -> TrainingOutcome:
-        from lorascope.training.causal import finished_run, train_causal_lm
-        from lorascope.training.run_folder import run_record
-
-        settings = replace(settings, seed=self.seed)
-        out = self.folder / name
-        record = run_record(settings, train, validation, start=start.identity)
-        done = finished_run(out, record, overwrite=self.overwrite)
-        if done is not None:
-            self.watch.say(f"{title}: already done in {out}.")
-            return done
-        with self.watch.stage(title) as report:
-
-            def told(progress: Progress) -> None:
-                report(progress.step, progress.total_steps)
-
-            extra: dict[str, Any] = {"start": start.identity, "on_progress": told, "overwrite": self.overwrite}
-            with one_thread():
-                return train_causal_lm(*start.load(), train, validation, settings, out, **extra)
+def _tune(folder: Path, name: str, seed: int, watch: Watch, overwrite: bool) -> TrainingOutcome:
+    """Run the recipe of a fine-tune, as ``lorascope train`` would."""
+    loaded = load_recipe(folder / f"{name}.yaml", [f"seed={seed}"])
+    return train_recipe(loaded.recipe, root=loaded.root, overwrite=overwrite, watch=watch)
 
 
 @contextmanager

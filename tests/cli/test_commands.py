@@ -51,6 +51,8 @@ def test_the_commands_are_these() -> None:
         "import",
         "repair",
         "report",
+        "sweep",
+        "train",
         "weights",
     ]
 

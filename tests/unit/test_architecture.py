@@ -22,6 +22,7 @@ ALLOWED = {
     **dict.fromkeys(OUTLETS, GROUND | ROOMS),
     "workflows": GROUND | ROOMS | OUTLETS,
     "cli": GROUND | ROOMS | OUTLETS | {"workflows"},
+    "__main__": {"cli"},
 }
 
 

@@ -1,44 +1,75 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from lorascope.errors import OutputError
-from lorascope.training.rows import PromptAnswer
-from lorascope.training.run_folder import RECORD, RunFolder, run_record, write_json
-from lorascope.training.settings import TrainingSettings
+from lorascope.schema.items import LikelihoodItem
+from lorascope.schema.recipe import Recipe
+from lorascope.training.data import TrainingData
+from lorascope.training.record import run_record
+from lorascope.training.run_folder import RECORD, RunFolder, write_json
 
-SETTINGS = TrainingSettings()
-ROWS = [PromptAnswer("a", " b"), PromptAnswer("c", " d")]
+ITEMS = tuple(LikelihoodItem(item_id=text, text=text) for text in ("one", "two"))
+PLAIN = {"version": 1, "base": "b", "out": "o", "task": {"kind": "generate", "train": "t", "validation": {"v": "w"}}}
 
 
-def record(settings=SETTINGS, train=ROWS, validation=None, start="base"):
-    return run_record(settings, train, validation or {"held out": ROWS[:1]}, start=start)
+def recipe(**changes):
+    return Recipe.model_validate({**PLAIN, **changes})
+
+
+def record(given=None, start="base", **data):
+    held = {"train": ITEMS, "validation": {"v": ITEMS[:1]}, **data}
+    return run_record(given or recipe(), TrainingData(**held), start=start)
 
 
 def finished(out, content):
     folder = RunFolder(out, content)
     assert not folder.claim(overwrite=False)
     (folder.staging() / "weights").write_text("w")
-    folder.publish()
+    folder.publish({"kept_step": 3})
     return folder
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        record(replace(SETTINGS, learning_rate=2e-4)),
-        record(replace(SETTINGS, seed=1)),
-        record(train=ROWS[::-1]),
-        record(validation={"other name": ROWS[:1]}),
+        record(recipe(optim={"learning_rate": 2e-4})),
+        record(recipe(seed=1)),
+        record(recipe(method={"rank": 8})),
+        record(recipe(structured_dropout={"preset": "dropkey"})),
+        record(recipe(evaluation={"keep": "best"})),
+        record(train=ITEMS[::-1]),
+        record(train=ITEMS[:1]),
+        record(validation={"other name": ITEMS[:1]}),
+        record(replay=ITEMS),
+        record(weights=(1.0, 2.0)),
         record(start="another base"),
     ],
 )
 def test_whatever_determines_a_run_changes_its_fingerprint(other):
     assert record() == record()
     assert other["fingerprint"] != record()["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        recipe(base="elsewhere", out="there"),
+        recipe(task={**PLAIN["task"], "train": "moved.jsonl", "validation": {"v": "moved too.jsonl"}}),
+        recipe(hardware={"device": "cpu", "threads": 3}),
+        recipe(method={"name": "lora", "rank": 16, "alpha": 32}),
+    ],
+)
+def test_places_and_hardware_and_defaults_written_out_do_not(same):
+    assert record(same)["fingerprint"] == record()["fingerprint"]
+
+
+def test_a_preset_is_the_run_that_it_stands_for():
+    preset = recipe(structured_dropout={"preset": "hiddenkey-minus", "rate": 0.2})
+    written = recipe(structured_dropout={"attention": {"rate": 0.2}, "hidden": {"rate": 0.2}, "rate": 0.2})
+    assert record(preset)["fingerprint"] == record(written)["fingerprint"]
 
 
 def test_a_run_is_published_whole_and_recognised(tmp_path):

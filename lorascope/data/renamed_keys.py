@@ -1,0 +1,138 @@
+"""Keys of transformers, peft, LLaMA-Factory and ms-swift, and what they are called in a recipe.
+
+A value without a space is the recipe's key; a longer one is the whole answer.
+"""
+
+from __future__ import annotations
+
+_NONE = "has no counterpart in a recipe; leave it out"
+
+_TRANSFORMERS = {
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "num_train_epochs": "optim.epochs",
+    "num_epochs": "optim.epochs",
+    "lr": "optim.learning_rate",
+    "per_device_train_batch_size": "optim.batch_size",
+    "per_gpu_train_batch_size": "optim.batch_size",
+    "train_batch_size": "optim.batch_size",
+    "micro_batch_size": "optim.batch_size",
+    "per_device_eval_batch_size": "evaluation.batch_size",
+    "per_gpu_eval_batch_size": "evaluation.batch_size",
+    "eval_batch_size": "evaluation.batch_size",
+    "gradient_accumulation_steps": "optim.accumulate",
+    "lr_scheduler_type": "optim.scheduler",
+    "lr_scheduler_kwargs": "optim.scheduler_options",
+    "optim_type": "optim.optimizer",
+    "adam_beta1": "optim.beta1",
+    "adam_beta2": "optim.beta2",
+    "max_grad_norm": "optim.clip",
+    "gradient_clipping": "optim.clip",
+    "fp16": "'fp16: true' is written 'precision: float16' under 'optim' here",
+    "bf16": "'bf16: true' is written 'precision: bfloat16' under 'optim' here",
+    "pure_bf16": "'pure_bf16: true' is written 'precision: bfloat16' under 'optim' here",
+    "mixed_precision": "optim.precision",
+    "torch_dtype": "optim.precision",
+    "dtype": "optim.precision",
+    "gradient_checkpointing": "hardware.activation_checkpointing",
+    "torch_compile": "hardware.compile",
+    "attn_implementation": "hardware.attention",
+    "attn_impl": "hardware.attention",
+    "flash_attn": "hardware.attention",
+    "dataloader_num_workers": "hardware.workers",
+    "fsdp": "hardware.sharding",
+    "use_cpu": "'use_cpu: true' is written 'device: cpu' under 'hardware' here",
+    "no_cuda": "'no_cuda: true' is written 'device: cpu' under 'hardware' here",
+    "output_dir": "out",
+    "overwrite_output_dir": "'overwrite_output_dir' is the option --overwrite of the command here",
+    "resume_from_checkpoint": "a run that was stopped goes on by itself when the command is given again; leave "
+    "'resume_from_checkpoint' out",
+    "evaluation_strategy": "'evaluation_strategy' and 'eval_steps' are one key here: 'evaluation.every', in steps or "
+    "as a share of all steps",
+    "eval_strategy": "'eval_strategy' and 'eval_steps' are one key here: 'evaluation.every', in steps or as a share of "
+    "all steps",
+    "eval_steps": "evaluation.every",
+    "eval_on_start": "evaluation.at_start",
+    "save_steps": "a checkpoint is written at every evaluation: 'save_steps' is 'evaluation.every' here",
+    "save_strategy": "a checkpoint is written at every evaluation: 'save_strategy' is 'evaluation.every' here",
+    "logging_steps": "evaluation.log_every",
+    "load_best_model_at_end": "'load_best_model_at_end: true' is written 'keep: best' under 'evaluation' here",
+    "metric_for_best_model": "evaluation.metric",
+    "early_stopping_patience": "optim.early_stopping",
+    "neftune_noise_alpha": "optim.neftune",
+    "label_smoothing_factor": "label smoothing is a loss here: 'loss: {name: label_smoothing, smoothing: 0.1}'",
+    "problem_type": "'problem_type' follows from 'task.kind' and 'task.multi_label' here",
+    "num_labels": "the number of labels follows from 'task.labels', or from the training data",
+    "loss_type": "loss.name",
+    "data_seed": "seed",
+}
+_DATA = {
+    "model_name_or_path": "base",
+    "pretrained_model_name_or_path": "base",
+    "base_model": "base",
+    "base_model_name_or_path": "base",
+    "model": "base",
+    "model_id": "base",
+    "dataset": "task.train",
+    "train_file": "task.train",
+    "train_data": "task.train",
+    "eval_dataset": "task.validation",
+    "val_dataset": "task.validation",
+    "validation_file": "task.validation",
+    "max_seq_length": "task.max_length",
+    "max_seq_len": "task.max_length",
+    "model_max_length": "task.max_length",
+    "max_source_length": "task.max_length",
+    "cutoff_len": "task.max_length",
+    "max_samples": "task.limit",
+    "max_train_samples": "task.limit",
+    "max_eval_samples": "task.validation_limit",
+    "train_on_prompt": "'train_on_prompt: true' is written 'answer_only: false' under 'task' here",
+    "completion_only_loss": "task.answer_only",
+    "assistant_only_loss": "task.answer_only",
+    "mlm_probability": "task.mask_tokens",
+}
+_ADAPTERS = {
+    "finetuning_type": "method.name",
+    "peft_type": "method.name",
+    "train_type": "method.name",
+    "tuner_type": "method.name",
+    "r": "method.rank",
+    "lora_r": "method.rank",
+    "lora_rank": "method.rank",
+    "init_r": "method.rank",
+    "target_r": "method.target_rank",
+    "lora_alpha": "method.alpha",
+    "lora_dropout": "method.dropout",
+    "lora_target": "method.target_modules",
+    "lora_target_modules": "method.target_modules",
+    "additional_target": "method.modules_to_save",
+    "num_virtual_tokens": "method.virtual_tokens",
+    "use_dora": "'use_dora: true' is written 'name: dora' under 'method' here",
+    "use_rslora": "'use_rslora: true' is written 'name: rslora' under 'method' here",
+    "pissa_init": "'pissa_init: true' is written 'name: pissa' under 'method' here",
+    "init_lora_weights": "how an adapter begins is the method's: 'name: pissa' under 'method' for PiSSA, else leave "
+    "'init_lora_weights' out",
+    "loraplus_lr_ratio": "optim.lora_plus_ratio",
+    "freeze_trainable_layers": "'freeze: {train: last-layers, layers: 2}' with 'method: {name: full}' trains the last "
+    "layers here",
+}
+_LEFT_OUT = (
+    "do_train", "do_eval", "stage", "template", "report_to", "run_name", "logging_dir", "logging_strategy",
+    "save_total_limit", "save_only_model", "remove_unused_columns", "ddp_find_unused_parameters", "ddp_timeout",
+    "plot_loss", "preprocessing_num_workers", "overwrite_cache", "dataset_dir", "group_by_length",
+    "train_sampling_strategy", "trust_remote_code", "adam_epsilon", "alpha_pattern", "task_type", "bias", "deepspeed",
+    "greater_is_better", "mask_history", "val_size", "push_to_hub", "hub_model_id", "label_names", "disable_tqdm",
+)  # fmt: skip
+
+RENAMED: dict[str, str] = {
+    **_TRANSFORMERS,
+    **_DATA,
+    **_ADAPTERS,
+    **{word: f"'{word}' {_NONE}" for word in _LEFT_OUT},
+    "trust_remote_code": "checkpoints run no code of their own here; leave 'trust_remote_code' out",
+    "val_size": "validation data are files of their own here: 'task.validation'",
+    "bias": "training of biases is the method bitfit here: 'method: {name: bitfit}'",
+    "deepspeed": "several devices are shared by 'hardware.sharding: fsdp' here; leave 'deepspeed' out",
+}
+"""What each word is called here."""

@@ -1,0 +1,109 @@
+"""``lorascope train``: a recipe to a finished run folder, ready for ``compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.checkpoints.hashing import content_hash
+from lorascope.checkpoints.locate import locate
+from lorascope.data.recipes import LOCK_NAME, Lock, library_versions, resolved_recipe, write_lock
+from lorascope.errors import CheckpointError
+from lorascope.schema.recipe import Recipe
+from lorascope.version import __version__
+from lorascope.workflows.training_data import LoadedData, load_training_data
+from lorascope.workflows.training_scores import score_of
+from lorascope.workflows.training_watch import live_measures
+from lorascope.workflows.watch import Silent, Watch
+
+if TYPE_CHECKING:
+    from lorascope.training.loading import LoadedBase
+    from lorascope.training.progress import Progress
+    from lorascope.training.running import TrainingOutcome
+
+
+def train_recipe(
+    recipe: Recipe, *, root: Path, overwrite: bool = False, watch: Watch | None = None, loaded: LoadedData | None = None
+) -> TrainingOutcome:
+    """Train as the recipe says; paths in it are relative to ``root``.
+
+    The run's folder is ``recipe.out``, whole or absent: a killed run resumes from its last checkpoint when this is
+    called again, a finished one is read. ``loaded`` is the recipe's data where the caller has read it already.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: recipe, data or base cannot be used.
+        EvaluationError: the loss became no number, or memory ran out.
+        OutputError: the folder is another run's (``overwrite`` replaces it) or cannot be written.
+    """
+    watch = watch or Silent()
+    loaded = loaded or load_training_data(recipe, root)
+    data = loaded.data
+    base, start = _base(recipe, root)
+    from lorascope.engines.loading import context_length, decoder_positions
+    from lorascope.training.arguments import chosen_precision, device_of
+    from lorascope.training.loading import load_for_training
+    from lorascope.training.record import run_record
+    from lorascope.training.running import Run, run_training
+
+    known: dict[str, Any] = {"optim.precision": chosen_precision(recipe)}
+    if data.labels:
+        known |= {"task.labels": list(data.labels), "task.multi_label": data.multi_label}
+    recipe = resolved_recipe(recipe, root, chosen=known)
+    lock = Lock(lorascope=__version__, libraries=library_versions(), base=start, files=dict(loaded.files))
+    out = Path(recipe.out)
+
+    def load(current: Recipe) -> LoadedBase:
+        device = device_of(current.hardware.device)
+        return load_for_training(base, current, labels=data.labels, multi_label=data.multi_label, device=device)
+
+    with threads(recipe.hardware.threads), watch.stage(f"Train {out.name}") as report:
+
+        def told(progress: Progress) -> None:
+            report(progress.step, progress.total_steps)
+
+        run = Run(
+            recipe=recipe,
+            data=data,
+            out=out,
+            record=run_record(recipe, data, start=start),
+            load=load,
+            room=lambda model, tokenizer: (context_length(model, tokenizer), decoder_positions(model)),
+            score=score_of(recipe, data),
+            live=live_measures(recipe),
+            extra_files={LOCK_NAME: write_lock(recipe, lock)},
+            notes=loaded.notes,
+            on_progress=told,
+            say=watch.say,
+        )
+        return run_training(run, overwrite=overwrite)
+
+
+def _base(recipe: Recipe, root: Path) -> tuple[str, str]:
+    """The base's folder, and the hash of what is in it."""
+    near = root / Path(recipe.base).expanduser()
+    located = locate(str(near) if near.exists() else recipe.base)
+    if located.kind == "adapter":
+        raise CheckpointError(
+            "the base is an adapter, which holds no weights to train another one on",
+            where=str(located.path),
+            remedy="write the merged model with 'lorascope repair BASE ADAPTER --strength 1 --out DIR' and name that",
+        )
+    return str(located.path), content_hash(located.path)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch computes with this many threads in here; None leaves its own choice."""
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
