@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 NOISE = {"low": 0.02, "medium": 0.05, "high": 0.12}  # standard deviation of one logged row, as a share of the loss
 _EVAL_NOISE = 0.1  # of the rows' noise: a validation set is the same at every evaluation
 DOCUMENT = Path(__file__).parent.parent / "docs" / "curves.md"
-SEED = 2026
+SEED = 7
 BEGIN, END = "<!-- rates: begin -->", "<!-- rates: end -->"
 
 
@@ -260,7 +260,7 @@ KINDS: dict[str, Kind] = {
     "spikes": Kind(spikes, "spikes", severities=_TOLD),
     "divergence": Kind(divergence, "divergence"),
     "NaN": Kind(broken, "divergence"),
-    "staircase": Kind(stairs, "staircase", severities=_TOLD),
+    "staircase": Kind(stairs, "staircase", severities=frozenset({"info"})),
     "base-rate plateau": Kind(base_rate, "base_rate", frozenset({"no_fall"})),
     "standstill": Kind(standstill, "standstill", frozenset({"no_fall"})),
     "learning rate too high": Kind(high_rate, "learning_rate_high"),

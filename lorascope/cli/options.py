@@ -242,7 +242,7 @@ def all_checkpoints(adapted: tuple[str, ...], *, wanted: bool, sequence: bool) -
 
 def watcher(quiet: bool) -> Watch:
     """Progress on standard error, or none."""
-    return Silent() if quiet else TerminalWatch(Console(stderr=True))
+    return Silent() if quiet else TerminalWatch(Console(stderr=True, emoji=False))
 
 
 def file_sets(given: tuple[str, ...]) -> dict[str, str]:

@@ -20,7 +20,7 @@ def show_result(result: Path, *, quiet: bool = False, as_json: bool = False) -> 
         return
     from lorascope.report.terminal import print_summary
 
-    console = Console()
+    console = Console(emoji=False)
     comparison = load_result(result)
     print_summary(comparison, console)
     if comparison.repair is not None:

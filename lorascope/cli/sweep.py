@@ -102,4 +102,5 @@ def _show(outcome: SweepOutcome, *, quiet: bool, as_json: bool) -> None:
     if outcome.result is not None and (page := outcome.result.parent / REPORT).is_file():
         console.print(f"\nReport: {page}", highlight=False, markup=False, soft_wrap=True)
     else:
-        console.print(f"\nRuns: {outcome.out}", highlight=False, markup=False, soft_wrap=True)
+        told = f"\nRuns: {outcome.out}. The same command without --runs-only compares them."
+        console.print(told, highlight=False, markup=False, soft_wrap=True)

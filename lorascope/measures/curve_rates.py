@@ -16,7 +16,7 @@ _JUMP = float(np.log(1.2))
 _DEVIATIONS = 5.0
 _HIGH_RATE, _LOW_RATE = 0.6, 0.25
 _RATE_STRIPS = 24
-_STEADY = (0.5, 1.8)
+_STEADY = (0.6, 1.8)
 _SMALLEST_FALL = 0.05
 
 
@@ -185,7 +185,7 @@ class LowRate:
 
 
 def find_low_rate(train: Points, learning_rate: Points | None) -> LowRate | None:
-    """A steadiness of 0.5 to 1.8 with a sure fall (Theil–Sen, 95 %) of 5 % in the second half.
+    """A steadiness of 0.6 to 1.8 with a sure fall (Theil–Sen, 95 %) of 5 % in the second half.
 
     Beyond 1.8 the start did nothing, which is another fault. Progress is measured against the sum of learning rates
     and not against steps, for a rate that decays to 0 flattens every curve; without a logged rate, against steps.

@@ -24,7 +24,7 @@ class Spike:
     """One jump, highest at ``step`` and above its trend from ``since`` on.
 
     ``height``: loss at the peak over the trend there (NaN for losses below 0). ``recovered``: first step of its return,
-    or None: the median of three rows is back within three deviations (or 10 %) of the level before.
+    or None: it and the median of three rows from it on are within three deviations (or 10 %) of the level before.
     """
 
     since: int
@@ -83,7 +83,7 @@ def _returned(train: Points, values: FloatArray, start: int, peak: int, spread: 
     before = float(np.median(values[max(0, start - _WINDOW // 2) : start]))
     bound = before + max(_RETURN_DEVIATIONS * float(spread[peak]), float(np.log1p(_SHARE)))
     for row in range(peak + 1, len(values)):
-        if float(np.median(values[row : row + _RETURN_ROWS])) <= bound:
+        if values[row] <= bound and float(np.median(values[row : row + _RETURN_ROWS])) <= bound:
             return int(train.steps[row])
     return None
 

@@ -18,8 +18,8 @@ _FINE_STRIPS = 100
 _UNRULY = 0.2
 _NOISE_SHARE = 0.5
 _FLAT = 0.05
-_SURELY_FLAT = 0.12
-_EARLY = 0.5
+_SURELY_FLAT = 0.15
+_EARLY = 0.35
 _STAIR_ROWS = (4, 10)
 _STAIR_DROP = 0.05
 _STAIR_DEVIATIONS = 4.0
@@ -132,10 +132,10 @@ class Standstill:
 
 
 def find_standstill(train: Points, plateau_loss: float | None = None) -> Standstill | None:
-    """The earliest strip, in the first half, from which the loss changes by less than 5 % to the end.
+    """The earliest strip, in the first third, from which the loss changes by less than 5 % to the end.
 
     The Theil–Sen line and the strip's own level against the rest change by less than that, and the line's 95 %
-    interval lies within ±12 %. None for fewer than 20 rows, and where noise hides a change of that size.
+    interval lies within ±15 %. None for fewer than 20 rows, and where noise hides a change of that size.
     """
     if len(train) < 20:
         return None

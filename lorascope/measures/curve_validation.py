@@ -19,6 +19,7 @@ _FLAT_CHANGE = 0.01
 _NO_FALL = 0.015
 _GAP_SHARE = 0.25
 _NEAR = 3.0
+_DIFFERENT = 4
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def choose_checkpoint(evaluation: Points, *, higher_is_better: bool = False) -> 
         return None
     values = -evaluation.values if higher_is_better else evaluation.values
     best = int(np.argmin(values))
-    noise = noise_about(values, best) if len(values) >= 5 else None
+    noise = _evaluation_noise(values, best) if len(values) >= 5 else None
     good = np.flatnonzero(values <= values[best] + (noise or 0.0))
     kept = int(good[0])
     return Checkpoint(
@@ -299,6 +300,27 @@ def choose_checkpoint(evaluation: Points, *, higher_is_better: bool = False) -> 
         noise=noise,
         within_noise=len(good),
     )
+
+
+def _evaluation_noise(values: FloatArray, best: int) -> float:
+    """Standard deviation about the fit that falls to the best value and rises from it (isotonic regression).
+
+    Bends would call the curvature of a smooth fall noise; this fit leaves nothing of it. The smaller estimate counts.
+    """
+    from scipy.optimize import isotonic_regression
+
+    falling = isotonic_regression(values[: best + 1], increasing=False)
+    rising = isotonic_regression(values[best:])
+    fitted = np.concatenate([falling.x, rising.x[1:]])
+    free = len(values) - (len(falling.blocks) - 1 + len(rising.blocks) - 1 - 1)
+    if free < 1:
+        return 0.0
+    return min(float(np.sqrt(np.sum((values - fitted) ** 2) / free)), noise_about(values, best))
+
+
+def tells_evaluations_apart(metric: Points) -> bool:
+    """Whether a metric takes four different values (or as many as it has evaluations): else it cannot choose."""
+    return len(np.unique(metric.values)) >= min(_DIFFERENT, max(len(metric), 2))
 
 
 @dataclass(frozen=True)

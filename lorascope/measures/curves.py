@@ -47,6 +47,7 @@ from lorascope.measures.curve_validation import (
     metric_after,
     rises_with_training,
     stretch_level,
+    tells_evaluations_apart,
 )
 
 FLAT_CHANGE = 0.01
@@ -203,7 +204,8 @@ class ValidationReading:
 
     ``evaluations``: finite values of the loss; ``change``: of the loss over its last third, as a share;
     ``metric_course``: how the task metric went on after the lowest loss; ``metric_checkpoint``: the evaluation that
-    the task metric would keep. None where it is not seen or there are too few evaluations for it.
+    the task metric would keep; a metric with fewer than four different values is passed over. None where it is not
+    seen or there are too few evaluations for it.
     """
 
     evaluations: int
@@ -226,6 +228,8 @@ def read_validation(
     rows, losses = cleaned(train, "training"), cleaned(evaluation, "validation")
     overfitting, checkpoint = find_overfitting(rows, losses), choose_checkpoint(losses)
     values = None if metric is None else cleaned(metric, "metric")
+    if values is not None and not tells_evaluations_apart(values):
+        values = None
     course = None
     if values is not None and checkpoint is not None:
         course = metric_after(values, checkpoint.best_step, higher_is_better=higher_is_better)

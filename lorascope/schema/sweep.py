@@ -143,8 +143,8 @@ class SeedValue(Model):
 class SweepValue(Model):
     """A point's value of one measure.
 
-    ``low`` and ``high`` are the 95 % t-interval of the mean over seeds; null with one seed, whose interval over items
-    stands in ``values``.
+    ``low`` and ``high`` are the 95 % t-interval of the mean over seeds; null for costs, and with one seed, whose
+    interval over items stands in ``values``.
     """
 
     values: list[SeedValue]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.errors import ConfigError
+from lorascope.schema.recipe import Recipe
 
 _HEADED = ("ForSequenceClassification", "ForTokenClassification")
 _SHOWN = 6
@@ -41,6 +43,11 @@ def head_parameters(model: Any, new_weights: Sequence[str] = ()) -> set[int]:
     plain = unwrapped(model)
     names = [*head_modules(model), *modules_of(new_weights)]
     return {id(parameter) for name in names for parameter in plain.get_submodule(name).parameters()}
+
+
+def is_divided(recipe: Recipe) -> bool:
+    """Whether FSDP divides the parameters among processes; a single process keeps them whole."""
+    return recipe.hardware.sharding == "fsdp" and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def modules_of(parameters: Iterable[str]) -> tuple[str, ...]:

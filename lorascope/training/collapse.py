@@ -154,13 +154,13 @@ class CollapseAlarm:
     returns what is new to say, mostly nothing. Steps that come again after an interruption replace what was fed of
     them, so that a resumed run feeds the rows of its log first.
 
-    Nothing is said in the first 20 % of the steps nor in warm-up. Later both sources have to agree as far as they have
-    spoken lately: the training loss, as a mean over the last tenth of all steps and at least six rows of the log, is
-    not below the plateau by more than 2 %, clear of its own noise, and not on its way to be 5 % below by the end;
-    and the outputs of the last evaluation in these steps have learned nothing (:class:`CollapseState`). Without an
-    evaluation the loss has to stay so for three rows. Losses that are too noisy to tell, or missing, leave it to the
-    evaluation, whose outputs then have to be collapsed. The plateau is left when the loss is surely more than 2 % below
-    it, or the outputs have learned something.
+    Nothing is said in the first 20 % of the steps nor in warm-up. Later a run is stuck when its loss, as a mean over the
+    last tenth of all steps and at least six rows of the log, is not below the plateau by more than 2 %, clear of its
+    own noise and in three rows running, and is not on its way down: above the plateau any fall counts, on it one that
+    ends with the run 5 % below. Outputs that had learned something at the last evaluation (:class:`CollapseState`)
+    speak against it until the next. Where the losses are missing or too noisy to tell, an evaluation with collapsed
+    outputs is enough, and with losses that say the same it need not wait for three rows. The plateau is left when the
+    loss is surely more than 2 % below it, or an evaluation finds that the outputs have learned something.
     """
 
     def __init__(self, *, plateau: float | None, total_steps: int, warmup_steps: float = 0, multi: bool = True) -> None:
@@ -173,7 +173,7 @@ class CollapseAlarm:
         self._quiet = max(_QUIET_SHARE * total_steps, warmup_steps)
         self._multi = multi
         self._losses: dict[int, float] = {}
-        self._seen: tuple[int, CollapseState] | None = None
+        self._seen: CollapseState | None = None
         self._stuck_rows = 0
         self._gained = False
         self._sounding = False
@@ -190,36 +190,54 @@ class CollapseAlarm:
             self._losses[step] = loss
         trend = self._trend(step)
         self._stuck_rows = self._stuck_rows + 1 if trend is not None and trend.is_stuck else 0
-        return self._judge(step, trend)
+        has_left = trend is not None and trend.has_left
+        self._gained = self._gained or has_left
+        if has_left:
+            return self._leave(step, trend, None)
+        excused = self._seen is not None and self._seen.has_learned
+        return self._sound(step, trend, None) if self._stuck_rows >= _IN_A_ROW and not excused else None
 
     def evaluation(
         self, step: int, probabilities: npt.NDArray[np.floating], truth: npt.NDArray[np.generic]
     ) -> CollapseNotice | None:
-        """Feed the outputs of an evaluation, as :func:`collapse_state` takes them. NaN among them is left out."""
-        if np.isfinite(probabilities).all():
-            self._seen = step, collapse_state(probabilities, truth, multi=self._multi)
-        return self._judge(step, self._trend(step))
+        """Feed the outputs of an evaluation, as :func:`collapse_state` takes them. NaN among them is left out.
 
-    def _judge(self, step: int, trend: _Trend | None) -> CollapseNotice | None:
-        outputs = self._outputs(step)
-        has_left = _has_left(trend, outputs)
-        self._gained = self._gained or has_left
-        if step < self._quiet:
+        Raises:
+            DataError: as :func:`collapse_state`.
+        """
+        if not np.isfinite(probabilities).all():
             return None
-        if self._sounding and has_left:
-            self._sounding = False
-            return CollapseNotice(kind="recovered", step=step, text=self._recovered(step, trend, outputs))
-        if self._sounding or not self._is_stuck(trend, outputs):
+        seen = collapse_state(probabilities, truth, multi=self._multi)
+        if seen.spread is None:
+            return None
+        self._seen, trend = seen, self._trend(step)
+        if seen.has_learned:
+            self._gained = self._gained or trend is None
+            return self._leave(step, trend, seen)
+        says_nothing = trend is None or trend.is_unclear
+        stuck = seen.is_collapsed if says_nothing else trend is not None and trend.is_stuck
+        return self._sound(step, trend, seen) if stuck else None
+
+    def _leave(self, step: int, trend: _Trend | None, outputs: CollapseState | None) -> CollapseNotice | None:
+        if not self._sounding:
+            return None
+        self._sounding = False
+        said = "; ".join(part for part in (self._numbers(step, trend), _spoken(outputs)) if part)
+        return CollapseNotice(kind="recovered", step=step, text=f"Training has left the base-rate plateau, {said}")
+
+    def _sound(self, step: int, trend: _Trend | None, outputs: CollapseState | None) -> CollapseNotice | None:
+        if self._sounding or step < self._quiet:
             return None
         self._sounding = True
-        return self._collapse(step, trend, outputs)
-
-    def _is_stuck(self, trend: _Trend | None, outputs: CollapseState | None) -> bool:
-        if outputs is None:
-            return self._stuck_rows >= _IN_A_ROW
-        if trend is None or trend.is_unclear:
-            return outputs.is_collapsed
-        return trend.is_stuck and not outputs.has_learned
+        if self._gained:
+            where, advice = "fell back to the base-rate plateau", _LOWER
+        elif trend is not None and trend.is_above:
+            where, advice = "does not come down to the base-rate plateau", _ABOVE
+        else:
+            where, advice = "sits on the base-rate plateau", _RAISE.format(_WEIGHTS[self._multi])
+        opening = "Collapse: training" if outputs is None or outputs.is_collapsed else "Training"
+        said = "; ".join(part for part in (self._numbers(step, trend), _spoken(outputs)) if part)
+        return CollapseNotice(kind="collapse", step=step, text=f"{opening} {where}, {said}", advice=advice)
 
     def _recent(self, step: int) -> list[int]:
         """Steps of the rows in the last tenth of all steps, and at least of the last six."""
@@ -230,40 +248,11 @@ class CollapseAlarm:
     def _trend(self, step: int) -> _Trend | None:
         return _trend(self._losses, self._recent(step), self._plateau, self._total)
 
-    def _outputs(self, step: int) -> CollapseState | None:
-        """What the last evaluation saw, where it is as recent as the rows that are looked at and tells anything."""
-        since = min(self._recent(step), default=step)
-        if self._seen is None or self._seen[0] < since or self._seen[1].spread is None:
-            return None
-        return self._seen[1]
-
-    def _collapse(self, step: int, trend: _Trend | None, outputs: CollapseState | None) -> CollapseNotice:
-        if self._gained:
-            where, advice = "fell back to the base-rate plateau", _LOWER
-        elif trend is not None and trend.skill < -PLATEAU_SKILL:
-            where, advice = "does not come down to the base-rate plateau", _ABOVE
-        else:
-            where, advice = "sits on the base-rate plateau", _RAISE.format(_WEIGHTS[self._multi])
-        said = [self._numbers(step, trend), _spoken(outputs)]
-        opening = "Collapse: training" if outputs is None or outputs.is_collapsed else "Training"
-        text = f"{opening} {where}, {'; '.join(part for part in said if part)}"
-        return CollapseNotice(kind="collapse", step=step, text=text, advice=advice)
-
-    def _recovered(self, step: int, trend: _Trend | None, outputs: CollapseState | None) -> str:
-        said = [self._numbers(step, trend), _spoken(outputs)]
-        return f"Training has left the base-rate plateau, {'; '.join(part for part in said if part)}"
-
     def _numbers(self, step: int, trend: _Trend | None) -> str:
         when = f"after {step} of {self._total} steps"
         if trend is None or self._plateau is None:
             return when
         return f"loss {(1 - trend.skill) * self._plateau:.4f} against the plateau {self._plateau:.4f} {when}"
-
-
-def _has_left(trend: _Trend | None, outputs: CollapseState | None) -> bool:
-    if outputs is not None and outputs.has_learned:
-        return True
-    return trend is not None and trend.has_left and (outputs is None or not outputs.is_collapsed)
 
 
 def _spoken(outputs: CollapseState | None) -> str:
@@ -289,12 +278,16 @@ class _Trend:
     final_skill: float
 
     @property
+    def is_above(self) -> bool:
+        return self.skill < -PLATEAU_SKILL
+
+    @property
     def has_left(self) -> bool:
         return self.skill - _SURELY * self.error > PLATEAU_SKILL
 
     @property
     def is_stuck(self) -> bool:
-        on_the_way = self.is_falling and self.final_skill > _UNSURE_SKILL
+        on_the_way = self.is_falling and (self.is_above or self.final_skill > _UNSURE_SKILL)
         return self.skill <= PLATEAU_SKILL and not on_the_way and not self.is_unclear
 
     @property

@@ -269,15 +269,16 @@ def _settle_head(
 def _renew_output(model: Any, heads: Sequence[str]) -> tuple[str, ...]:
     """Initial values for the head's last linear layer, which was trained for other labels; the names it renewed."""
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    name, layer = next(((name, layer) for name, layer in reversed(linear) if is_within(name, heads)), (None, None))
+    found: tuple[str, Any] = next((pair for pair in reversed(linear) if is_within(pair[0], heads)), ("", None))
+    name, layer = found
     if layer is None:
         raise CheckpointError(
             f"the base's own head was made for other labels, and a new one cannot be made in a {type(model).__name__}",
             remedy="start from a base without a head",
         )
     for parameter in layer.parameters():
-        parameter._is_hf_initialized = False  # type: ignore[attr-defined]  # else transformers passes over it
-    layer._is_hf_initialized = False  # type: ignore[assignment]
+        parameter._is_hf_initialized = False  # else transformers passes over it
+    layer._is_hf_initialized = False
     model._init_weights(layer)
     return tuple(f"{name}.{parameter}" for parameter, _ in layer.named_parameters())
 

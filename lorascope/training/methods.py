@@ -19,7 +19,14 @@ from transformers.pytorch_utils import Conv1D
 from lorascope.errors import ConfigError
 from lorascope.schema.recipe import LOW_RANK, PROMPTS, Method, Recipe
 from lorascope.training.adalora import adalora_config
-from lorascope.training.architecture import head_modules, is_within, linear_modules, modules_of, unknown_name
+from lorascope.training.architecture import (
+    head_modules,
+    is_divided,
+    is_within,
+    linear_modules,
+    modules_of,
+    unknown_name,
+)
 from lorascope.training.freezing import freeze_but, train_biases
 from lorascope.training.loading import quantisation_of
 from lorascope.training.pissa import remember_start
@@ -61,7 +68,7 @@ def prepare_model(model: Any, recipe: Recipe, *, total_steps: int | None, new_we
         _unfreeze(model, recipe, new_weights)
     else:
         model = _with_adapter(model, recipe, total_steps, new_weights)
-    if recipe.hardware.activation_checkpointing:
+    if recipe.hardware.activation_checkpointing and not is_divided(recipe):  # FSDP does it itself
         _checkpoint_activations(model, method)
     return model.train()
 

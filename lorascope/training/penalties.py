@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from lorascope.errors import ConfigError
 from lorascope.schema.recipe import LOW_RANK, Recipe
 from lorascope.training.adalora import ORTHOGONALITY
+from lorascope.training.architecture import is_divided
 from lorascope.training.pissa import lora_layers
 from lorascope.training.shifts import squared_shift
 
@@ -62,13 +62,15 @@ class Penalties:
         Raises:
             ConfigError: a penalty does not go with the method, with a new head, or with sharded parameters.
         """
-        _check(recipe, new_weights, fisher)
+        check_penalties(recipe, new_weights)
         terms: dict[str, Term] = {}
         if recipe.optim.l1:
             terms["l1"] = _l1(_trained(model), recipe.optim.l1)
         if recipe.optim.l2_sp:
             terms |= _l2_sp(model, recipe.optim.l2_sp, new_weights)
-        if recipe.optim.ewc is not None and fisher is not None:
+        if recipe.optim.ewc is not None:
+            if fisher is None:
+                raise ConfigError("elastic weight consolidation needs the base's Fisher information", where="optim.ewc")
             terms["ewc"] = _ewc(_trained(model), fisher, recipe.optim.ewc.weight)
         if recipe.method.name == "adalora":
             terms["orthogonality"] = _orthogonality(model)
@@ -88,12 +90,17 @@ class Penalties:
         return {name: float(value) for name, value in self._last.items()}
 
 
-def _check(recipe: Recipe, new_weights: Sequence[str], fisher: Mapping[str, torch.Tensor] | None) -> None:
+def check_penalties(recipe: Recipe, new_weights: Sequence[str] = ()) -> None:
+    """Refuse what cannot be had, before anything is computed for it.
+
+    Raises:
+        ConfigError: a penalty does not go with the method, with a new head, or with sharded parameters.
+    """
     optim, method = recipe.optim, recipe.method.name
     asked = [name for name in ("l1", "l2_sp", "ewc") if getattr(optim, name)]
     if not asked and method != "adalora":
         return
-    if recipe.hardware.sharding == "fsdp" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if is_divided(recipe):
         raise ConfigError(
             f"{asked[0] if asked else 'AdaLoRA'} needs whole parameters, which FSDP divides",
             where="hardware.sharding",
@@ -119,8 +126,6 @@ def _check(recipe: Recipe, new_weights: Sequence[str], fisher: Mapping[str, torc
             where="optim.ewc",
             remedy="use optim.l2_sp, or a base whose head has these labels",
         )
-    if fisher is None:
-        raise ConfigError("elastic weight consolidation needs the Fisher information of the base", where="optim.ewc")
 
 
 def _trained(model: Any) -> dict[str, _Place]:

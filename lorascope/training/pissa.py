@@ -44,33 +44,30 @@ def against_base(state: dict[str, torch.Tensor], model: Any) -> dict[str, torch.
 def base_weights(model: Any) -> Iterator[None]:
     """The model answers as its base in here; an adapter is switched off, and PiSSA's start put back.
 
+    Prompt methods can be switched off in language models alone. While PiSSA's base answers, its adapted weights are
+    there twice.
+
     Raises:
         ValueError: the model has no adapter: what was the base has been trained away.
     """
     if not hasattr(model, "peft_config"):
         raise ValueError("a model without an adapter holds its base no more")
     started = [(layer, start) for _, layer in lora_layers(model) if (start := start_of(layer)) is not None]
-    with _heads_of_base(model, started):
+    with model.disable_adapter(), _put_back(started):
         yield
 
 
 @contextmanager
-def _heads_of_base(model: Any, started: list[tuple[Any, tuple[torch.Tensor, torch.Tensor]]]) -> Iterator[None]:
-    if not started:
-        with model.disable_adapter():
-            yield
-        return
-    taken = [
-        (layer, layer.get_base_layer().weight, layer.get_base_layer().weight.detach().clone()) for layer, _ in started
-    ]
+def _put_back(started: list[tuple[Any, tuple[torch.Tensor, torch.Tensor]]]) -> Iterator[None]:
+    weights = [layer.get_base_layer().weight for layer, _ in started]
+    before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
-        for (layer, (first, second)), (_, weight, _) in zip(started, taken, strict=True):
+        for weight, (layer, (first, second)) in zip(weights, started, strict=True):
             whole = layer.scaling["default"] * (second @ first)
             weight.add_((whole.T if layer.fan_in_fan_out else whole).to(weight.dtype))
     try:
-        with model.disable_adapter():
-            yield
+        yield
     finally:
         with torch.no_grad():
-            for _, weight, before in taken:
-                weight.copy_(before)
+            for weight, value in zip(weights, before, strict=True):
+                weight.copy_(value)

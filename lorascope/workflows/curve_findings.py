@@ -199,6 +199,8 @@ def _checkpoint(case: SetCase) -> Iterator[Finding]:
 def _sureness(kept: Checkpoint) -> list[str]:
     if kept.noise is None:
         return ["Too few evaluations to know their noise: the best value is taken as it is."]
+    if kept.noise == 0:
+        return ["The course is smooth: no noise of an evaluation is seen in it."]
     if kept.within_noise == 1:
         return [f"No other evaluation comes within the noise of one evaluation ({kept.noise:.2g})."]
     return [f"{kept.within_noise} evaluations lie within the noise of one evaluation ({kept.noise:.2g}) of the best."]

@@ -38,26 +38,29 @@ def finding(
 
 
 def training_findings(
-    subject: str, reading: TrainingReading, *, still_learning: bool, carried_over: bool, overfit: bool
+    subject: str, reading: TrainingReading, *, still_learning: bool, carried_over: bool
 ) -> list[Finding]:
     """Findings of one run's training loss.
 
     A cause silences what only repeats it: a run that diverged is not also called restless or standing still, a jump
     that the warm-up explains is no spike. ``still_learning``: a validation loss or a task metric goes on improving, so
     that a flat training loss is no standstill; ``carried_over``: validation falls beside training at the end (or is not
-    known), so that more training is worth it; ``overfit``: validation rises.
+    known), so that more training is worth it.
     """
     if reading.divergence is not None:
         spikes = _spikes(subject, reading, until=reading.divergence.step)
         return [_divergence(subject, reading.divergence), *spikes]
-    found = [*_warm_up(subject, reading), *_spikes(subject, reading, until=None), *_high_rate(subject, reading)]
+    found = [*_warm_up(subject, reading), *_spikes(subject, reading, until=None)]
+    if reading.warm_up is None:
+        found += _high_rate(subject, reading)
     if reading.high_rate is None:
         found += _fluctuation(subject, reading)
     if not still_learning:
         found += _standstill(subject, reading)
-    if carried_over and reading.standstill is None and reading.high_rate is None and reading.stairs is None:
+    causes = (reading.standstill, reading.high_rate, reading.stairs, reading.warm_up)
+    if carried_over and all(cause is None for cause in causes):
         found += _low_rate(subject, reading)
-    return [*found, *_stairs(subject, reading, overfit)]
+    return [*found, *_stairs(subject, reading)]
 
 
 def _divergence(subject: str, seen: Divergence) -> Finding:
@@ -232,7 +235,7 @@ def _low_rate(subject: str, reading: TrainingReading) -> Iterator[Finding]:
     )
 
 
-def _stairs(subject: str, reading: TrainingReading, overfit: bool) -> Iterator[Finding]:
+def _stairs(subject: str, reading: TrainingReading) -> Iterator[Finding]:
     seen = reading.stairs
     if seen is None:
         return
@@ -244,7 +247,7 @@ def _stairs(subject: str, reading: TrainingReading, overfit: bool) -> Iterator[F
         "staircase",
         "train",
         subject,
-        "warning" if overfit else "info",
+        "info",
         f"{subject}: the training loss falls in stairs at epoch borders (memorisation)",
         [
             f"At the borders it changes by {100 * _share(-seen.excess):+.0f} % more than within epochs: step {steps}.",

@@ -96,7 +96,6 @@ def read(subject: str, base: str, log: TrainingLog, *, plateau_loss: float | Non
         training,
         still_learning=any(_learns_on(case, training) for case in cases),
         carried_over=_carries_over(cases, log, training),
-        overfit=any(case.reading.overfitting is not None for case in cases),
     )
     outcome.findings += [found for case in cases for found in validation_findings(case)]
     if not log.eval:

@@ -241,6 +241,9 @@ class _Found:
                     own.append(_seed_value(seed, known[last[seed]]))
             if own:
                 values[key] = statistics.over_seeds(own)
+            if own and key.startswith("cost:"):
+                # Two or three times of a run on a machine that others use make no interval to go by.
+                values[key] = values[key].model_copy(update={"low": None, "high": None})
         return point.model_copy(update={"values": values})
 
     def paired(self, run: SweepRun, other: SweepRun, measure: SweepMeasure) -> Delta | None:

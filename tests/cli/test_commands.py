@@ -112,3 +112,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out
+
+
+def test_no_name_or_path_turns_into_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["curves", "/nowhere/:train:/log.json"]) == 2
+    assert ":train:" in capsys.readouterr().err

@@ -161,6 +161,14 @@ def test_the_feature_that_spares_the_mask_is_the_definition_too(monkeypatch, rat
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
+def test_the_feature_is_left_out_where_float16_could_not_hold_it(monkeypatch):
+    monkeypatch.setattr(attention, "FEATURE_FROM", 2)
+    tensors = inputs(4)
+    result = run(AttentionDrop(rate=0.5), tensors, scaling=0.01)
+    expected = row_by_row(*tensors, causal_visible(), draw(AttentionDrop(rate=0.5)), "dropkey", scale=0.01)
+    torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_dropattention_is_dropkey_forward_and_another_gradient(structure):
     tensors = inputs(5)

@@ -26,6 +26,7 @@ IMPLEMENTATION = "lorascope_structured_dropout"
 MARK = "_lorascope_attention_drop"  # the attribute of an attention module that says what it drops
 FEATURE_FROM = 512  # keys from which a CPU is faster with a feature than with a mask (at 256 a little slower)
 PENALTY = 1024.0  # taken from a dropped key's logit: exp(−1024) is 0, and float32 still tells logits apart to 1e-4
+LARGEST = 32768.0  # of a feature before scaling: float16 ends at 65504
 LANES = 8  # head sizes that are no multiple of this lose the fast kernels
 
 
@@ -124,7 +125,8 @@ class _Call:
         """Whether dropped columns can be said with a feature, which leaves the kernels their causal flag."""
         queries, keys = self.query.shape[2], self.key.shape[2]
         fits = drop is not None and drop.kind == "dropkey" and drop.structure == "column" and self.softcap is None
-        return fits and causal and queries == keys > 1 and (self.query.is_cuda or keys >= FEATURE_FROM)
+        fits = fits and causal and queries == keys > 1 and self.scale * LARGEST >= PENALTY
+        return fits and (self.query.is_cuda or keys >= FEATURE_FROM)
 
     def with_feature(self, dropped: Tensor) -> Tensor:
         """Column DropKey without any mask: a feature that is 1 in queries and −penalty in dropped keys.

@@ -20,6 +20,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
+    TrainerControl,
     TrainerState,
     TrainingArguments,
 )
@@ -30,6 +31,7 @@ from lorascope.training.adalora import AdaLoraCallback
 from lorascope.training.keeping import save_trained
 from lorascope.training.methods import parameter_counts, prepare_model
 from lorascope.training.pissa import base_weights, lora_layers
+from lorascope.training.resuming import method_callbacks
 
 RANK, LABELS, TOKENS = 3, 3, 4
 SMALL: dict[str, Any] = {
@@ -306,28 +308,35 @@ def _arguments(folder: Path) -> TrainingArguments:
     )
 
 
-def _run(folder: Path, checkpoint: Path | None) -> tuple[Any, TrainerState]:
+def _run(folder: Path, name: str, checkpoint: Path | None) -> tuple[Any, TrainerState]:
     model, kind = _built("llama")
-    prepared = prepare_model(model, _recipe(kind, "adalora", method={"rank": 4}), total_steps=12)
+    recipe = _recipe(kind, name, method={"rank": 4})
+    prepared = prepare_model(model, recipe, total_steps=12)
+    callbacks = method_callbacks(prepared, recipe.method)
     generator = torch.Generator().manual_seed(4)
     rows = [torch.randint(3, 30, (6,), generator=generator) for _ in range(24)]
     data = [{"input_ids": row, "labels": row} for row in rows]
-    trainer = Trainer(
-        model=prepared, args=_arguments(folder), train_dataset=data, callbacks=[AdaLoraCallback(prepared)]
-    )
+    trainer = Trainer(model=prepared, args=_arguments(folder), train_dataset=data, callbacks=callbacks)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return prepared, trainer.state
 
 
-def test_adalora_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path: Path) -> None:
-    straight, _ = _run(tmp_path / "run", None)
-    resumed, state = _run(tmp_path / "run", tmp_path / "run" / "checkpoint-5")
+@pytest.mark.parametrize("name", ["adalora", "pissa", "p-tuning"])
+def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(name: str, tmp_path: Path) -> None:
+    straight, _ = _run(tmp_path / "run", name, None)
+    resumed, state = _run(tmp_path / "run", name, tmp_path / "run" / "checkpoint-5")
     assert state.global_step == 12
-    for (name, first), (_, second) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
-        torch.testing.assert_close(first, second, msg=name)
-    (tmp_path / "run" / "checkpoint-5" / "adalora.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="lacks AdaLoRA's state"):
-        AdaLoraCallback(resumed).read(tmp_path / "run" / "checkpoint-5")
+    for (key, first), (_, second) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
+        torch.testing.assert_close(first, second, msg=key)
+
+
+@pytest.mark.parametrize(("name", "said"), [("adalora", "AdaLoRA's state"), ("p-tuning", "prompts' encoder")])
+def test_a_checkpoint_without_the_methods_state_is_refused(name: str, said: str, tmp_path: Path) -> None:
+    model, kind = _built("llama")
+    recipe = _recipe(kind, name)
+    (callback,) = method_callbacks(prepare_model(model, recipe, total_steps=12), recipe.method)
+    with pytest.raises(CheckpointError, match=f"lacks .*{said}"):
+        callback.on_train_begin(_arguments(tmp_path), TrainerState(global_step=5), TrainerControl())
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

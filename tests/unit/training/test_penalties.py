@@ -144,7 +144,7 @@ def test_gradients_flow_into_what_is_trained_and_nothing_else() -> None:
     [
         (_recipe("lora", ewc=EWC), (), "an adapter moves none of them alone"),
         (_recipe("full", "labels", ewc=EWC), ("classifier.weight",), "no head for this task"),
-        (_recipe("full", ewc=EWC), (), "needs the Fisher information"),
+        (_recipe("full", ewc=EWC), (), "needs the base's Fisher information"),
         (_recipe("ia3", l2_sp=1.0), (), "method ia3 has no factors"),
         (_recipe("prompt-tuning", l2_sp=1.0), (), "method prompt-tuning has no factors"),
     ],
