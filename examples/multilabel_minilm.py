@@ -64,6 +64,7 @@ def recipe(method: str, names: list[str], options: argparse.Namespace) -> Recipe
                 "kind": "labels",
                 "train": "train.jsonl",
                 "validation": "validation.jsonl",
+                "validation_limit": options.limit,
                 "labels": names,
                 "max_length": options.length,
             },
@@ -74,7 +75,7 @@ def recipe(method: str, names: list[str], options: argparse.Namespace) -> Recipe
                 "head_learning_rate": options.head_rate,
                 "batch_size": 32,
             },
-            "evaluation": {"every": 1 / 8, "log_every": 1 / 40, "batch_size": 64},
+            "evaluation": {"every": 1 / 8, "at_start": False, "log_every": 1 / 40, "batch_size": 64},
             "seed": options.seed,
         }
     )

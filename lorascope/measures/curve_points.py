@@ -57,10 +57,23 @@ def cleaned(curve: Curve, name: str) -> Points:
     steps, values = (np.asarray(column, dtype=np.float64) for column in curve)
     if steps.shape != values.shape or steps.ndim != 1:
         raise DataError(f"the {name} curve has {steps.size} steps and {values.size} values", remedy="mend the log")
-    latest = {step: value for step, value in zip(steps.tolist(), values.tolist(), strict=True) if np.isfinite(step)}
-    kept = sorted((step, value) for step, value in latest.items() if np.isfinite(value))
-    broken = sorted(step for step, value in latest.items() if not np.isfinite(value))
-    return Points(np.array([step for step, _ in kept]), np.array([value for _, value in kept]), np.array(broken))
+    named = np.isfinite(steps)
+    order = np.argsort(steps[named], kind="stable")
+    steps, values = steps[named][order], values[named][order]
+    latest = np.append(np.diff(steps) > 0, True)[: len(steps)]
+    steps, values = steps[latest], values[latest]
+    finite = np.isfinite(values)
+    return Points(steps[finite], values[finite], steps[~finite])
+
+
+def unmasked(losses: Points, gradient_norm: Points) -> Points:
+    """Losses of exactly 0 beside a gradient norm that is no number count as broken.
+
+    Trainers that filter NaN from the mean loss of their log write 0 there.
+    """
+    hidden = (losses.values == 0) & np.isin(losses.steps, gradient_norm.broken)
+    broken = np.sort(np.concatenate([losses.broken, losses.steps[hidden]]))
+    return Points(losses.steps[~hidden], losses.values[~hidden], broken)
 
 
 def at_steps(points: Points, steps: FloatArray) -> FloatArray:

@@ -43,14 +43,15 @@ class Divergence:
 def find_divergence(train: Points) -> Divergence | None:
     """A last strip (a 20th of the run) 25 % and four deviations above the lowest level that three strips held.
 
-    A loss that breaks off in NaN or infinity counts whatever came before. None too for fewer than ten finite rows.
+    A rise in the last three rows or more counts where it is as clear and not on its way back. A loss that breaks off in
+    NaN or infinity counts whatever came before. None too for fewer than ten finite rows.
     """
+    from scipy.ndimage import median_filter
+
     ends_broken = bool(len(train.broken)) and (not len(train) or train.broken[-1] > train.steps[-1])
     if ends_broken:
         start = train.broken[train.broken > (train.steps[-1] if len(train) else -np.inf)][0]
         return _divergence(train, float(start), None, ends_broken=True)
-    from scipy.ndimage import median_filter
-
     if len(train) < _FEWEST:
         return None
     values = scaled(train.values)
@@ -142,10 +143,10 @@ def find_standstill(train: Points, plateau_loss: float | None = None) -> Standst
     cut = strips(train, _STRIPS)
     for start in range(int(_EARLY * len(cut)) + 1):
         rest = cut.levels[start:]
+        if abs(float(rest[0] - np.median(rest))) > max(_FLAT, 2 * cut.noise):
+            continue
         line = trend(cut.steps[start:], rest)
         if line is None or abs(line.change) >= _FLAT or max(abs(line.low), abs(line.high)) >= _SURELY_FLAT:
-            continue
-        if abs(float(rest[0] - np.median(rest))) > max(_FLAT, 2 * cut.noise):
             continue
         begun = train.steps >= cut.first[start]
         level = float(np.median(train.values[begun]))

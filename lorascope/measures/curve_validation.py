@@ -80,7 +80,7 @@ def find_overfitting(train: Points, evaluation: Points) -> Overfitting | None:
     if also_rises(train, float(steps[lowest])):
         return None
     excess, first_rise = 100 * (losses / losses[lowest] - 1), _first_rise(losses)
-    best = int(np.argmin(evaluation.values))
+    best = int(np.argmin(evaluation.values[evaluation.steps < steps[start]]))
     return Overfitting(
         best_step=int(evaluation.steps[best]),
         best_loss=float(evaluation.values[best]),

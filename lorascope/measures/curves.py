@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lorascope.measures.curve_points import Curve, Points, cleaned
+from lorascope.measures.curve_points import Curve, Points, cleaned, unmasked
 from lorascope.measures.curve_rates import (
     HighRate,
     LowRate,
@@ -182,6 +182,8 @@ def read_training(
     rows = cleaned(train, "training")
     norms = None if gradient_norm is None else cleaned(gradient_norm, "gradient norm")
     rates = None if learning_rate is None else cleaned(learning_rate, "learning rate")
+    if norms is not None:
+        rows = unmasked(rows, norms)
     spikes = find_spikes(rows, norms)
     warm_up = None if rates is None else find_short_warm_up(rows, rates, norms)
     jumps = [(spike.since, spike.recovered) for spike in spikes or () if spike.recovered is not None]

@@ -33,6 +33,11 @@ _RANK = "method.rank"
 # Signs that terminals without UTF-8 lack; the rest becomes a question mark.
 _PLAIN_SIGNS = str.maketrans({"−": "-", "\u00a0": " ", "×": "x", "★": "*", "–": "-", "→": "->", "Δ": "d"})
 _SHOWN_WEIGHTS = ("intruder_count", "effective_rank")
+_LEFT_TO_THE_PAGE = ("peak_memory_bytes", "tokens_per_second", "effective_rank", "trainable_parameters")
+_HEADS = {
+    "learning": "sweep.area.learning", "gap": "sweep.gap", "forgetting": "sweep.area.forgetting",
+    "weights": "sweep.intruders", "cost": "sweep.time",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,8 @@ def _leading(report: SweepReport) -> list[SweepMeasure]:
 def _facts(report: SweepReport, words: Texts) -> tuple[str, ...]:
     count, runs = len(report.points), sum(len(point.runs) for point in report.points)
     facts = [words("sweep.fact_runs", points=count, runs=runs, failed=len(report.failed))]
-    facts.append(words("sweep.one_seed") if len(report.seeds) == 1 else words("sweep.seeds", count=len(report.seeds)))
+    if report.advice.outcome in ("alone", "nothing") and len(report.seeds) == 1:
+        facts.append(words("sweep.one_seed"))
     if report.reference is not None and count > 1:
         facts.append(words("sweep.fact_reference", reference=report.reference))
     return tuple(facts)
@@ -264,18 +270,22 @@ def print_sweep(report: SweepReport, console: Console) -> None:
 
 
 def _grid(report: SweepReport, words: Texts, shown: Callable[[str, str], Text]) -> Grid:
-    leading = [each for each in _leading(report) if each.metric not in ("peak_memory_bytes", "tokens_per_second")]
+    """The leading columns, intervals of the learning metric alone: the report has the rest."""
+    leading = [each for each in _leading(report) if each.metric not in _LEFT_TO_THE_PAGE]
     table = _table(report, leading, words)
     grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(overflow="fold")
-    grid.add_column(justify="right")
-    for _ in table.columns:
-        grid.add_column(overflow="fold")
-    heads = [words("sweep.point"), words("sweep.seeds_column"), *(metric for metric, _ in table.columns)]
+    grid.add_column(overflow="fold", min_width=8)
+    for _ in (*leading, None):
+        grid.add_column(overflow="fold", min_width=5)
+    heads = [words("sweep.point"), words("sweep.seeds_column")]
+    heads += [each.metric if each.id == report.learning else words(_HEADS[each.area]) for each in leading]
     grid.add_row(*(shown(text, "dim") for text in heads))
     for row in table.rows:
         marks = (" ★" if row.front else "") + (f" {words('sweep.taken')}" if row.taken else "")
-        cells = [" ".join(filter(None, (cell.value, cell.interval, cell.verdict))) for cell in row.cells]
+        cells = [cell.value for cell in row.cells]
+        if leading and leading[0].id == report.learning:
+            first = row.cells[0]
+            cells[0] = " ".join(filter(None, (first.value, first.interval, first.verdict)))
         texts = [row.name + marks, row.seeds, *cells]
         grid.add_row(*(shown(text, "bold" if row.taken else "") for text in texts))
     return grid

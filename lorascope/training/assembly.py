@@ -15,7 +15,6 @@ from transformers import TrainerCallback, TrainingArguments
 from lorascope.errors import ConfigError
 from lorascope.schema.items import Item, LabelsItem
 from lorascope.schema.recipe import PROMPTS, Recipe, TrainedKind
-from lorascope.training.adalora import AdaLoraCallback
 from lorascope.training.arguments import total_steps
 from lorascope.training.collapse import CollapseAlarm
 from lorascope.training.collapse_watch import CollapseWatch
@@ -27,14 +26,15 @@ from lorascope.training.label_statistics import LabelStatistics, label_matrix, l
 from lorascope.training.loading import LoadedBase
 from lorascope.training.losses import LossFunction, build_loss, normalised_weights
 from lorascope.training.losses_plateau import plateau_loss
-from lorascope.training.masking import MaskedRows, NewMasks
+from lorascope.training.masking import MaskedRows
 from lorascope.training.methods import prepare_model
 from lorascope.training.optimising import warmup_steps
 from lorascope.training.own_replay import written_replay
 from lorascope.training.packing import check_packing, pack_rows
-from lorascope.training.penalties import Penalties
+from lorascope.training.penalties import Penalties, check_penalties
 from lorascope.training.replay import encode_replay, mix_replay
-from lorascope.training.sampling import BalancedSampler, balanced_weights
+from lorascope.training.resuming import method_callbacks
+from lorascope.training.sampling import BalancedSampler, EpochTold, balanced_weights
 from lorascope.training.structured_dropout import Compensation, apply_structured_dropout
 from lorascope.training.trainer import Objective
 
@@ -90,8 +90,9 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
     encode = _encoder(recipe, data, base, around)
     train, validation, notes = _encoded(recipe, data, base, encode, around)
     steps = total_steps(recipe, len(train.rows))
-    fisher = _fisher(recipe, data, base, encode)
+    check_penalties(recipe, base.new_weights)
     model = prepare_model(base.model, recipe, total_steps=steps, new_weights=base.new_weights)
+    fisher = _fisher(recipe, data, base, encode)
     if recipe.task.packing:
         check_packing(model)
     dropout = recipe.structured_dropout
@@ -102,6 +103,7 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
     statistics = _statistics(recipe, data)
     loss = _loss(recipe, data, statistics, model)
     alarm = _alarm(recipe, data, loss, steps, around)
+    sampler = _sampler(recipe, data, train, statistics)
     rows: Any = train.rows
     if recipe.task.mask_tokens:
         rows = MaskedRows(train.rows, base.tokenizer, recipe.task.mask_tokens, seed=recipe.seed)
@@ -118,9 +120,9 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
             compensation=_compensation(recipe, data, model),
             penalties=penalties,
         ),
-        sampler=_sampler(recipe, data, train, statistics),
+        sampler=None if sampler is None else lambda: sampler,
         kept_of_logits=_kept_of_logits(recipe, model),
-        callbacks=_callbacks(recipe, model, alarm, rows),
+        callbacks=_callbacks(recipe, model, alarm, rows, sampler),
         alarm=alarm,
         notes=(*base.notes, *notes),
         finish=applied.remove if applied is not None else lambda: None,
@@ -138,11 +140,13 @@ def _multiple(arguments: TrainingArguments) -> int:
     return 8 if arguments.device.type == "cuda" else 1
 
 
-def _callbacks(recipe: Recipe, model: Any, alarm: CollapseWatch | None, rows: Any) -> list[TrainerCallback]:
+def _callbacks(
+    recipe: Recipe, model: Any, alarm: CollapseWatch | None, rows: Any, sampler: Any
+) -> list[TrainerCallback]:
     found: list[TrainerCallback] = [] if alarm is None else [alarm]
-    if recipe.method.name == "adalora":
-        found.append(AdaLoraCallback(model))
-    return [*found, NewMasks(rows)] if isinstance(rows, MaskedRows) else found
+    found.extend(method_callbacks(model, recipe.method))
+    told = [each for each in (rows, sampler) if isinstance(each, MaskedRows | BalancedSampler)]
+    return [*found, EpochTold(told)] if told else found
 
 
 Encode = Callable[[Sequence[Item], str], Encoded]
@@ -265,13 +269,13 @@ def _fisher(recipe: Recipe, data: TrainingData, base: LoadedBase, encode: Encode
 
 def _sampler(
     recipe: Recipe, data: TrainingData, train: _Rows, statistics: LabelStatistics | None
-) -> Callable[[], Sampler[int]] | None:
+) -> BalancedSampler | None:
     if recipe.loss.sampler != "balanced" or statistics is None:
         return None
     sets = [item.labels for item in data.train if isinstance(item, LabelsItem)]
     weights = balanced_weights(sets, statistics)
     rows = np.array([weights[place] for place in train.places if place is not None])
-    return lambda: BalancedSampler(rows, seed=recipe.seed)
+    return BalancedSampler(rows, seed=recipe.seed)
 
 
 def _alarm(

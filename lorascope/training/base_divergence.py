@@ -6,6 +6,7 @@ works for every method. What is kept is bounded, so a large vocabulary means few
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class BaseDivergence:
         if self._base is None:
             self._base = self._read_base(model)
             if self._base:
-                part = self._path.with_suffix(".part")
+                part = self._path.with_suffix(f".{os.getpid()}.part")  # each of several processes writes the same
                 save_file(self._base, str(part))
                 part.replace(self._path)
         total, positions = 0.0, 0

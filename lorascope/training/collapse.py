@@ -154,13 +154,14 @@ class CollapseAlarm:
     returns what is new to say, mostly nothing. Steps that come again after an interruption replace what was fed of
     them, so that a resumed run feeds the rows of its log first.
 
-    Nothing is said in the first 20 % of the steps nor in warm-up. Later a run is stuck when its loss, as a mean over the
-    last tenth of all steps and at least six rows of the log, is not below the plateau by more than 2 %, clear of its
-    own noise and in three rows running, and is not on its way down: above the plateau any fall counts, on it one that
-    ends with the run 5 % below. Outputs that had learned something at the last evaluation (:class:`CollapseState`)
-    speak against it until the next. Where the losses are missing or too noisy to tell, an evaluation with collapsed
-    outputs is enough, and with losses that say the same it need not wait for three rows. The plateau is left when the
-    loss is surely more than 2 % below it, or an evaluation finds that the outputs have learned something.
+    Nothing is said in the first 20 % of the steps nor in warm-up. Later a run is stuck when its loss, as a mean over
+    the last tenth of all steps and at least six rows of the log, is not below the plateau by more than 2 %, clear of
+    its own noise and in three rows running, and is not on its way down: above the plateau any fall counts, on it one
+    that ends with the run 5 % below. Outputs that had learned something at the last evaluation
+    (:class:`CollapseState`) speak against it until the next. Where the losses are missing or too noisy to tell, an
+    evaluation with collapsed outputs is enough, and with losses that say the same it need not wait for three rows. The
+    plateau is left when the loss is surely more than 2 % below it, or an evaluation finds that the outputs have learned
+    something.
     """
 
     def __init__(self, *, plateau: float | None, total_steps: int, warmup_steps: float = 0, multi: bool = True) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorascope.training.encoding_parts import Row
 
@@ -68,16 +67,3 @@ class MaskedRows(Dataset[Row]):
             drawn = np.searchsorted(cumulative, draws.random(int(hidden.sum())), side="right")
             ids[hidden] = tokens[drawn.clip(max=len(tokens) - 1)]
         return {**row, "input_ids": ids.tolist()}
-
-
-class NewMasks(TrainerCallback):  # type: ignore[misc]  # untyped base
-    """Tells the rows which epoch begins; the loaders of several processes do not."""
-
-    def __init__(self, rows: MaskedRows) -> None:
-        self._rows = rows
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Draw anew."""
-        self._rows.set_epoch(int(state.epoch or 0))

@@ -48,6 +48,11 @@ class RunFolder:
             raise unwritable(self.out, error) from error
         return False
 
+    def is_finished(self) -> bool:
+        """Whether this very run is there, whole; nothing is touched."""
+        found = _read_json(self.out / RECORD)
+        return found is not None and found.get("fingerprint") == self.record["fingerprint"]
+
     def resume_point(self) -> Path | None:
         """The checkpoint with the most steps that was written to its end; later, torn ones are removed."""
         found = [(int(match[1]), path) for path in self.partial.iterdir() if (match := _CHECKPOINT.match(path.name))]

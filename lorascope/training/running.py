@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from lorascope.training.data import TrainingData
 from lorascope.training.energy import EnergyMeter
 from lorascope.training.loading import LoadedBase
 from lorascope.training.memory import is_out_of_memory, memory_error, smaller_batches
+from lorascope.training.own_replay import REPLAY_FILE
 from lorascope.training.progress import OnProgress, ProgressCallback, quiet_trainer
 from lorascope.training.run_folder import RECORD, RunFolder, unwritable, write_json
 from lorascope.training.saving import save_trained
@@ -80,9 +82,9 @@ def run_training(run: Run, *, overwrite: bool = False) -> TrainingOutcome:
     """Train, and leave the result in ``run.out``, whole or not at all.
 
     ``out`` gets the model or the adapter, the tokenizer, ``trainer_state.json``, ``cost.json``, ``training.json`` and
-    the extra files. Each validation set is evaluated by name: ``eval_<name>_loss`` is the mean over rows of the batch
-    losses, beside it the task's metrics. The same call after a kill goes on from the last checkpoint; after the end it
-    reads what is there. On a CPU runs repeat exactly.
+    the extra files, and ``replay.jsonl`` where the base wrote its own replay. Each validation set is evaluated by name:
+    ``eval_<name>_loss`` is the mean over rows of the batch losses, beside it the task's metrics. The same call after a
+    kill goes on from the last checkpoint; after the end it reads what is there. On a CPU runs repeat exactly.
 
     Raises:
         DataError: an item cannot be used.
@@ -108,6 +110,10 @@ def _train_until_it_fits(run: Run, folder: RunFolder, arguments: TrainingArgumen
         try:
             _train(replace(run, recipe=recipe), folder, arguments, notes)
             return
+        except EvaluationError as error:
+            if folder.resume_point() is not None:
+                error.where = "; ".join(filter(None, (error.where, _last_checkpoint(folder))))
+            raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -143,7 +149,6 @@ def _train(run: Run, folder: RunFolder, arguments: TrainingArguments, notes: lis
     for note in job.notes:
         if note not in notes:
             notes.append(note)
-            run.say(note)
     clock, stopping = ProgressCallback(run.on_progress), StopEarly(run.recipe)
     energy = EnergyMeter([arguments.device.index or 0] if arguments.device.type == "cuda" else ())
     kept_cache = getattr(job.model.config, "use_cache", None)
@@ -190,7 +195,8 @@ def _scored(score: Score, job: Assembled) -> Callable[[EvalPrediction], dict[str
 
 def _go(trainer: RecipeTrainer, folder: RunFolder, stopping: StopEarly) -> None:
     """Train from the start or from the last checkpoint, to the end or to where the run had already stopped early."""
-    checkpoint = folder.resume_point()
+    with trainer.args.main_process_first(local=False):
+        checkpoint = folder.resume_point()  # the first process removes torn ones, before the others look
     if checkpoint is None:
         trainer.train()
         return
@@ -228,6 +234,8 @@ def _publish(
         write_json(staging / COST, asdict(_cost(run, trainer, clock, energy)))
         for name, text in (run.extra_files or {}).items():
             (staging / name).write_text(text, encoding="utf-8")
+        if (folder.partial / REPLAY_FILE).is_file():
+            shutil.copyfile(folder.partial / REPLAY_FILE, staging / REPLAY_FILE)
         facts = {"kept_step": kept_step, "metrics": _metrics_at(state, kept_step), "notes": list(notes)}
         folder.publish(facts)
     trainer.accelerator.wait_for_everyone()

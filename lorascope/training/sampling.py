@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import WeightedRandomSampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lorascope.errors import DataError
 from lorascope.training.label_statistics import FloatArray, LabelStatistics, label_matrix
@@ -74,3 +76,25 @@ class BalancedSampler(WeightedRandomSampler):
         mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         self.generator.manual_seed(int(mixed[0]))
         yield from super().__iter__()
+
+
+class HasEpochs(Protocol):
+    """What draws anew in each epoch: a sampler, or rows that are masked."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+
+
+class EpochTold(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Tells which epoch begins; the loaders of several processes do not, nor do they after a resume."""
+
+    def __init__(self, told: Sequence[HasEpochs]) -> None:
+        """``told`` are the run's own objects."""
+        self._told = tuple(told)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the epoch that begins, or goes on."""
+        for each in self._told:
+            each.set_epoch(int(state.epoch or 0))

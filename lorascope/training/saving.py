@@ -15,7 +15,8 @@ def save_trained(trainer: Any, folder: Path) -> None:
         OSError, SafetensorError: the disk is full or the folder cannot be written.
     """
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    state = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if not trainer.args.should_save:
         return
-    keep(model, folder)
+    keep(model, folder, state=state)
     trainer.tokenizer_to_save.save_pretrained(folder)

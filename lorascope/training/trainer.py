@@ -16,6 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from lorascope.errors import EvaluationError
 from lorascope.schema.recipe import Recipe
 from lorascope.training.losses import LossFunction
 from lorascope.training.optimising import build_optimizer, build_scheduler
@@ -111,7 +112,7 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
         share = 1 / max(1, self.current_gradient_accumulation_steps)
         # Counted over all processes, whose gradients are averaged, a sum has to be made up for that.
         scale = share if counted is None else float(self.accelerator.num_processes)
-        task = torch.stack([self._task_loss(each, labels, weights) for each in graded]).mean() * scale
+        task = torch.stack([self._task_loss(each, labels, weights, counted) for each in graded]).mean() * scale
         further = None if divergence is None else divergence * scale
         penalty = self.objective.penalties
         added = None if penalty is None else penalty() * share
@@ -129,11 +130,20 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
             return {name: value for name, value in batch.items() if name != "labels"}
         return dict(batch) if counted is None else {**batch, "num_items_in_batch": counted}
 
-    def _task_loss(self, outputs: Any, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    def _task_loss(
+        self,
+        outputs: Any,
+        labels: torch.Tensor,
+        weights: torch.Tensor | None,
+        counted: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         if self.objective.loss is None:
             own: torch.Tensor = outputs["loss"]
             return own
-        return self.objective.loss(outputs["logits"], labels, weights=weights)
+        logits = outputs["logits"]
+        if self._is_text:
+            logits = logits[:, -labels.shape[1] :]  # a prompt method's virtual tokens stand in front
+        return self.objective.loss(logits, labels, weights=weights, count=counted)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser with the recipe's groups of parameters."""
@@ -159,13 +169,39 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
         return made if made is not None else super()._get_train_sampler(train_dataset)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Write a row of the log; a training row gets the parts of its loss."""
+        """Write a row of the log; a training row gets the parts of its loss, as means over all processes."""
         if "loss" in logs:
-            logs = {**logs, **self._parts.drained(max(1, self.state.global_step - self._logged_before()))}
-        super().log(logs, start_time)
+            parts = self._parts.drained(max(1, self.state.global_step - self._logged_before()))
+            names, values = list(parts), torch.tensor(list(parts.values()), device=self.args.device)
+            means = self.accelerator.reduce(values, reduction="mean").tolist() if names else []
+            logs = {**logs, **dict(zip(names, means, strict=True))}
+        super().log(logs)  # with the start time it would add the speed of this sitting to every row
 
     def _logged_before(self) -> int:
         return next((row["step"] for row in reversed(self.state.log_history) if "loss" in row), 0)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """An evaluation at which the judged number is undefined is no new best."""
+        judged = self.args.metric_for_best_model
+        if judged is not None and judged not in metrics:
+            return False
+        return bool(super()._determine_best_metric(metrics=metrics, trial=trial))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint of weights that are numbers: a run that came apart must not be gone on with.
+
+        Raises:
+            EvaluationError: a trained weight is NaN or infinite.
+        """
+        for name, parameter in self.model.named_parameters():
+            own = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # divided among processes
+            if parameter.requires_grad and not bool(own.isfinite().all()):
+                raise EvaluationError(
+                    f"training came apart: weights of {name} are NaN or infinite",
+                    where=f"step {self.state.global_step} of {self.state.max_steps}, {self.args.output_dir}",
+                    remedy="lower optim.learning_rate or lengthen optim.warmup",
+                )
+        super()._save_checkpoint(model, trial)
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)

@@ -101,9 +101,9 @@ class DemoPlan:
 
     vocab_size: int = 2048
     shape: ModelShape = field(default_factory=ModelShape)
-    base: Recipe = _BASE
-    lora: Recipe = _LORA
-    full: Recipe = _FULL
+    base: Recipe = field(default_factory=lambda: _BASE)
+    lora: Recipe = field(default_factory=lambda: _LORA)
+    full: Recipe = field(default_factory=lambda: _FULL)
     probe_limit: int | None = None
     facts: int | None = None
 
@@ -198,7 +198,8 @@ def _teach(folder: Path, rows: DemoRows, plan: DemoPlan, seed: int, watch: Watch
     """Train a new model on the probe. It has no checkpoint to start from, so its run is put together by hand."""
     from lorascope.training.loading import LoadedBase
     from lorascope.training.record import run_record
-    from lorascope.training.running import Run, run_training
+    from lorascope.training.run_folder import RunFolder
+    from lorascope.training.running import Run, read_outcome, run_training
 
     recipe = plan.base.model_copy(update={"seed": seed, "task": _taught(plan.base)})
     corpus = [f"{row.prompt} {row.references[0]}" for row in (*rows.probe, *rows.train, *rows.validation)]
@@ -213,12 +214,16 @@ def _teach(folder: Path, rows: DemoRows, plan: DemoPlan, seed: int, watch: Watch
         model = new_llama(tokenizer, **shape, seed=seed)
         return LoadedBase(model=model, tokenizer=tokenizer, new_weights=(), notes=())
 
+    record = run_record(recipe, data, start=f"new-llama-{start}")
+    if RunFolder(folder / "base", record).is_finished():
+        watch.say(f"{folder / 'base'} is trained already.")
+        return read_outcome(folder / "base", reused=True)
     with one_thread(), watch.stage("Teach the base") as report:
         run = Run(
             recipe=recipe,
             data=data,
             out=folder / "base",
-            record=run_record(recipe, data, start=f"new-llama-{start}"),
+            record=record,
             load=load,
             score=score_of(recipe, data),
             on_progress=lambda progress: report(progress.step, progress.total_steps),

@@ -148,7 +148,7 @@ def _claim(out: Path, path: Path, *, overwrite: bool) -> None:
     claim, own = out / CLAIM, {"sweep": str(path.resolve())}
     with naming(out):
         out.mkdir(parents=True, exist_ok=True)
-        found = json.loads(claim.read_text(encoding="utf-8")) if claim.is_file() else None
+        found = _read_claim(claim) if claim.is_file() else None
         if found is None and any(out.iterdir()) and not overwrite:
             raise OutputError(
                 "the output folder is not empty and holds no sweep",
@@ -157,12 +157,21 @@ def _claim(out: Path, path: Path, *, overwrite: bool) -> None:
             )
     if found is not None and found != own and not overwrite:
         raise OutputError(
-            f"the output folder belongs to another sweep, {found.get('sweep')}",
+            f"the output folder belongs to another sweep, {found.get('sweep', 'which its claim does not name')}",
             where=str(out),
             remedy="choose another folder with --out, or pass --overwrite to take it over",
         )
     text = json.dumps(own, indent=2, ensure_ascii=False) + "\n"
     write_whole(claim, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _read_claim(claim: Path) -> dict[str, Any]:
+    """What a claim says; one that is damaged says nothing."""
+    try:
+        found = json.loads(claim.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _selected(sweep: Sweep, only: Sequence[str]) -> list[Point]:
@@ -189,14 +198,23 @@ def _is_wanted(run: Planned, only: Sequence[str]) -> bool:
 def _chosen(
     sweep: Sweep, out: Path, points: Sequence[Point], runner: Runner
 ) -> tuple[dict[str, dict[str, Any]], list[SweepChoice]]:
-    """The first stage: what was chosen for each point, and every trial."""
+    """The first stage: what was chosen for each point, and every trial.
+
+    Of groups without a point that is wanted, those are chosen for whose trials are all there: their runs count.
+    """
     chosen: dict[str, dict[str, Any]] = {}
     choices: list[SweepChoice] = []
     choose = sweep.choose
     if choose is None:
         return chosen, choices
-    groups = groups_of(sweep, choose, points)
+    groups = groups_of(sweep, choose, sweep.points)
     trials = plan_trials(sweep, out, choose, groups)
+    groups = [
+        group
+        for group in groups
+        if any(point in points for point in group.points) or all(run.finished for run in trials[group.name])
+    ]
+    trials = {group.name: trials[group.name] for group in groups}
     runner.expect([run for runs in trials.values() for run in runs])
     for group, choice in choose_values(sweep, choose, groups, trials, runner):
         choices.append(choice)

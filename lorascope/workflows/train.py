@@ -45,7 +45,8 @@ def train_recipe(
     from lorascope.training.arguments import chosen_precision, device_of
     from lorascope.training.loading import load_for_training
     from lorascope.training.record import run_record
-    from lorascope.training.running import Run, run_training
+    from lorascope.training.run_folder import RunFolder
+    from lorascope.training.running import Run, read_outcome, run_training
 
     known: dict[str, Any] = {"optim.precision": chosen_precision(recipe)}
     if data.labels:
@@ -58,6 +59,10 @@ def train_recipe(
         device = device_of(current.hardware.device)
         return load_for_training(base, current, labels=data.labels, multi_label=data.multi_label, device=device)
 
+    record = run_record(recipe, data, start=start)
+    if RunFolder(out, record).is_finished():
+        watch.say(f"{out} is trained already.")
+        return read_outcome(out, reused=True)
     with threads(recipe.hardware.threads), watch.stage(f"Train {out.name}") as report:
 
         def told(progress: Progress) -> None:
@@ -67,7 +72,7 @@ def train_recipe(
             recipe=recipe,
             data=data,
             out=out,
-            record=run_record(recipe, data, start=start),
+            record=record,
             load=load,
             room=lambda model, tokenizer: (context_length(model, tokenizer), decoder_positions(model)),
             score=score_of(recipe, data),

@@ -24,6 +24,7 @@ from lorascope.schema.recipe import Recipe, RecipeTask
 from lorascope.schema.suite import SuiteTask, labels_in_words, right_labels
 from lorascope.training.data import TrainingData
 from lorascope.workflows.general_data import read_general, read_prompts
+from lorascope.workflows.training_scores import check_metric
 
 _VALIDATION_SEED = 0
 """Validation items are the same whatever the run's seed, so that runs with several seeds are judged on the same."""
@@ -61,7 +62,8 @@ def load_training_data(recipe: Recipe, root: Path) -> LoadedData:
     drawn alike for every seed.
 
     Raises:
-        ConfigError: the task's templates or labels cannot be used, or the data has but one label.
+        ConfigError: the task's templates or labels cannot be used, the data has but one label, or
+            ``evaluation.metric`` is nothing that is measured of this task.
         DataError: a file or record cannot be used; labels in validation that the training data has not, unless
             ``task.labels`` names them; items with one label among items with several; a weight that is none.
     """
@@ -85,6 +87,7 @@ def load_training_data(recipe: Recipe, root: Path) -> LoadedData:
             prompts=_prompts(recipe, root),
             weights=_weights(recipe, train, drawn),
         )
+    check_metric(recipe, data)
     return LoadedData(
         data=data,
         notes=tuple(_notes(recipe, train, drawn, chosen, labels)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lorascope.errors import ConfigError, DataError
 from lorascope.measures.core import Scored
 from lorascope.measures.labels import score_label_groups, score_labels
 from lorascope.measures.regression import score_regression
@@ -38,6 +40,46 @@ def score_of(recipe: Recipe, data: TrainingData) -> Score | None:
         return lambda predicted, targets: _entities(predicted, targets, names)
     support = _support(data)
     return lambda predicted, targets: _labels(predicted, targets, data, support)
+
+
+def logged_names(recipe: Recipe, data: TrainingData) -> tuple[str, ...]:
+    """What an evaluation of this recipe can log of each validation set: the loss, and the task's metrics by name.
+
+    On some validation sets one of them may be undefined; a metric that no data could define is not among them.
+    """
+    score, kind, count = score_of(recipe, data), recipe.task.kind, len(data.labels)
+    if score is None:
+        return ("loss",)
+    # Asked of a flawless answer that has every label, which leaves nothing undefined.
+    sure = 20.0 * np.eye(count) - 10.0
+    flawless: dict[str, tuple[Array, Array]] = {
+        "generate": (np.array([[1]]), np.array([[1]])),
+        "score": (np.array([0.0, 1.0]), np.array([0.0, 1.0])),
+        "tokens": (sure[None], np.arange(count)[None]),
+        "labels": (sure, np.eye(count) if data.multi_label else np.arange(count)),
+    }
+    return ("loss", *score(*flawless[kind]))
+
+
+def check_metric(recipe: Recipe, data: TrainingData) -> None:
+    """Refuse, before training, a metric that its evaluations do not log.
+
+    Raises:
+        ConfigError: ``evaluation.metric`` is none of :func:`logged_names`.
+    """
+    metric = recipe.evaluation.metric
+    if metric is None or not recipe.validation_sets:
+        return
+    known = logged_names(recipe, data)
+    if metric in known:
+        return
+    near = difflib.get_close_matches(metric, known, n=1)
+    nearest = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(
+        f"the evaluations of this task log no '{metric}'",
+        where="evaluation.metric",
+        remedy=f"{nearest}choose one of: {', '.join(known)}",
+    )
 
 
 def _exact_match(best: Array, targets: Array) -> Mapping[str, float]:
@@ -74,7 +116,10 @@ def _entities(logits: Array, targets: Array, names: Array) -> Mapping[str, float
     best, known = logits.argmax(axis=-1), targets != _IGNORED
     predicted = [names[row[mask]].tolist() for row, mask in zip(best, known, strict=True)]
     truth = [names[row[mask]].tolist() for row, mask in zip(targets, known, strict=True)]
-    return _defined(score_entities(predicted, truth))
+    try:
+        return _defined(score_entities(predicted, truth))
+    except DataError:  # tags of another form, such as parts of speech; the data's notes say so
+        return {}
 
 
 def _defined(scored: Mapping[str, Scored], wanted: tuple[str, ...] | None = None) -> dict[str, float]:

@@ -50,6 +50,7 @@ def consistency_loss(
     """
     first, second = first_logits, second_logits.detach() if one_branch else second_logits
     if kind == "causal":
+        first, second = (logits[:, -labels.shape[1] :] for logits in (first, second))  # without virtual tokens
         first, second, labels = first[:, :-1], second[:, :-1], labels[:, 1:]
     if kind in {"causal", "tokens", "single_label"}:
         counts = (labels != IGNORED).reshape(-1)

@@ -170,6 +170,23 @@ def test_outputs_that_tell_the_items_apart_silence_the_loss():
             assert alarm.evaluation(step, outputs(marked, 0.05), marked) is None
 
 
+def test_outputs_that_had_learned_speak_until_the_next_evaluation():
+    marked = items(200)
+    alarm = CollapseAlarm(plateau=PLATEAU, total_steps=STEPS)
+    for step in range(EVERY, STEPS + 1, EVERY):
+        assert alarm.train_loss(step, 1.1 * PLATEAU) is None
+        if step % 110 == 0:
+            assert alarm.evaluation(step, outputs(marked, 0.05), marked) is None
+
+
+def test_a_loss_that_creeps_down_from_far_above_hears_nothing():
+    random = np.random.default_rng(0)
+    alarm = CollapseAlarm(plateau=PLATEAU, total_steps=STEPS)
+    for step in range(EVERY, STEPS + 1, EVERY):
+        loss = (4 - step / STEPS) * PLATEAU * (1 + 0.002 * random.normal())
+        assert alarm.train_loss(step, float(loss)) is None
+
+
 def test_a_loss_clearly_below_silences_outputs_that_do_not_vary():
     marked = items(200)
     alarm = CollapseAlarm(plateau=PLATEAU, total_steps=STEPS)

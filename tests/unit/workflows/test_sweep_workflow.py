@@ -226,6 +226,10 @@ def test_the_first_stage_chooses_for_each_method_and_its_best_trial_is_the_run(w
     ]  # fmt: skip
     assert [run.name for point in report.points for run in point.runs if point.name == "r2"] == ["r2-s0", "r2-s1"]
     assert {point.name: point.chosen["optim.learning_rate"] for point in report.points}["r4"] == 3e-4
+    again = Noise(bert)
+    alone = sweep(SweepOptions(path=path, only=("r4",), runs_only=True), train=again)
+    assert again.trained == []
+    assert alone.report.failed == []
 
 
 def test_a_best_value_at_an_end_is_said_and_an_unknown_metric_named(written: Any, bert: Any) -> None:

@@ -1,0 +1,375 @@
+"""Whole runs from a recipe file to a folder that others can read, for every task, method and addition to the loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from lorascope.data.recipes import load_recipe
+from lorascope.errors import CheckpointError, ConfigError, DataError, EvaluationError, OutputError
+from lorascope.schema.recipe import Recipe
+from lorascope.training.running import TrainingOutcome, run_training
+from lorascope.workflows.asking import AskingOptions
+from lorascope.workflows.compare import CompareOptions, compare
+from lorascope.workflows.subjects import open_all
+from lorascope.workflows.tasks import Questions
+from lorascope.workflows.train import train_recipe
+from lorascope.workflows.watch import Silent
+
+TOPICS = ("art", "music", "sport")
+TEXTS = [
+    "Question: number 0 1 2 3 4 5 6 7 8 9?\nAnswer: it is user assistant Say Add",
+    "the quick brown fox jumps over the lazy dog Anna Bob Ray Paris",
+]
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
+Row = dict[str, Any]
+
+
+def lines(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def question(number: int) -> Row:
+    return {"prompt": f"Question: number {number}?\nAnswer:", "reference": f"it is {number}", "w": float(number % 3)}
+
+
+def topics(number: int) -> list[str]:
+    return [topic for bit, topic in enumerate(TOPICS) if number >> bit & 1]
+
+
+def write_data(root: Path) -> None:
+    asked = [question(number) for number in range(10)]
+    lines(root / "q.jsonl", asked[:6])
+    lines(root / "qv.jsonl", asked[6:])
+    lines(root / "alpaca.jsonl", [{"instruction": f"Add {n}", "input": f"{n}", "output": f"{2 * n}"} for n in range(4)])
+    turns = [[("user", f"Say {n}"), ("assistant", f"it is {n}")] for n in range(4)]
+    lines(root / "chat.jsonl", [{"messages": [{"role": r, "content": c} for r, c in each]} for each in turns])
+    several = [{"text": f"the quick fox {n}", "labels": topics(n), "w": n % 3 + 0.5} for n in range(8)]
+    lines(root / "several.jsonl", several)
+    lines(root / "severalv.jsonl", [{"text": f"lazy dog {n}", "labels": topics(n)} for n in range(6)])
+    lines(root / "one.jsonl", [{"text": f"the fox {n}", "label": TOPICS[n % 3]} for n in range(6)])
+    lines(root / "pairs.jsonl", [{"text": f"fox {n}", "text_pair": f"dog {n % 2}", "label": "ny"[n % 2]} for n in range(6)])
+    lines(root / "scores.jsonl", [{"text": f"the fox {n}", "label": n / 3} for n in range(6)])
+    tagged = [{"tokens": ["fox", "Anna", "jumps"], "tags": ["O", "B-PER", "O"]}]
+    lines(root / "tags.jsonl", [*tagged, {"tokens": ["Bob", "Ray"], "tags": ["B-PER", "I-PER"]}] * 3)
+    lines(root / "speech.jsonl", [{"tokens": ["fox", "jumps"], "tags": ["NOUN", "VERB"]}] * 3)
+    lines(root / "general.jsonl", [{"text": f"the lazy dog jumps over {n}"} for n in range(4)])
+
+
+def byte_level(ending: bool) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if ending:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<pad>"
+    )
+    made.chat_template = CHAT
+    return made
+
+
+def word_pieces() -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    letters = [chr(code) for code in range(48, 123)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "dog", *letters, *(f"##{one}" for one in letters)]
+    tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, mask_token="[MASK]", model_input_names=inputs, **special
+    )
+
+
+def write_bases(root: Path) -> None:
+    torch.manual_seed(0)
+    plain, pieces = byte_level(ending=False), word_pieces()
+    size = len(plain)
+    small: Row = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    llama = LlamaConfig(
+        vocab_size=size, **small, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, initializer_range=0.1
+    )
+    gpt2 = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=128, bos_token_id=1, eos_token_id=2)
+    t5 = T5Config(
+        vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    bert = BertConfig(vocab_size=len(pieces), **small, max_position_embeddings=64, initializer_range=0.2)
+    made = {
+        "llama": (LlamaForCausalLM(llama), plain),
+        "gpt2": (GPT2LMHeadModel(gpt2), plain),
+        "t5": (T5ForConditionalGeneration(t5), byte_level(ending=True)),
+        "bert": (BertModel(bert), pieces),
+    }
+    for name, (model, tokenizer) in made.items():
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny bases of four families and a data file of each form."""
+    folder = tmp_path_factory.mktemp("recipes")
+    write_data(folder)
+    write_bases(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+QUESTIONS = ("llama", "generate", "q.jsonl", {"first": "q.jsonl", "second": "qv.jsonl"})
+SEVERAL = ("bert", "labels", "several.jsonl", {"first": "several.jsonl", "second": "severalv.jsonl"})
+ONE = ("bert", "labels", "one.jsonl", {"first": "one.jsonl"})
+SCORES = ("bert", "score", "scores.jsonl", {"first": "scores.jsonl"})
+TAGS = ("bert", "tokens", "tags.jsonl", {"first": "tags.jsonl"})
+Subject = tuple[str, str, str, dict[str, str]]
+
+
+def over(plain: Row, changes: Row) -> Row:
+    """``changes`` laid over nested blocks."""
+    merged = dict(plain)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = over(merged[key], value) if nested else value
+    return merged
+
+
+def recipe_at(root: Path, out: str, subject: Subject, **changes: Any) -> Path:
+    """A recipe of four steps as a file."""
+    base, kind, train, validation = subject
+    plain: Row = {
+        "version": 1,
+        "base": base,
+        "out": f"runs/{out}",
+        "task": {"kind": kind, "train": train, "validation": validation, "max_length": 64},
+        "method": {"name": "full"},
+        "optim": {"max_steps": 4, "learning_rate": 5e-3, "batch_size": 2},
+        "evaluation": {"every": 2, "log_every": 1, "kl_to_base": 0},
+        "hardware": {"device": "cpu", "threads": 1},
+    }
+    path = root / f"{out}.yaml"
+    path.write_text(yaml.safe_dump(over(plain, changes)), encoding="utf-8")
+    return path
+
+
+def loaded(root: Path, out: str, subject: Subject, **changes: Any) -> Recipe:
+    return load_recipe(recipe_at(root, out, subject, **changes)).recipe
+
+
+def trained(root: Path, out: str, subject: Subject, **changes: Any) -> TrainingOutcome:
+    return train_recipe(loaded(root, out, subject, **changes), root=root)
+
+
+def history(outcome: TrainingOutcome) -> list[Row]:
+    return list(json.loads((outcome.folder / "trainer_state.json").read_text())["log_history"])
+
+
+def rows_of(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+CLASSES = {
+    "labels": AutoModelForSequenceClassification,
+    "score": AutoModelForSequenceClassification,
+    "tokens": AutoModelForTokenClassification,
+}
+
+
+def read_again(folder: Path, subject: Subject, root: Path) -> Any:
+    """The result as transformers and PEFT alone read it, on the unchanged base where it is an adapter."""
+    base, kind, *_ = subject
+    language = AutoModelForSeq2SeqLM if base == "t5" else AutoModelForCausalLM
+    made = CLASSES.get(kind, language)
+    if not (folder / "adapter_config.json").is_file():
+        return made.from_pretrained(folder).eval()
+    heads = {"labels": {"num_labels": 3, "problem_type": "multi_label_classification"}, "tokens": {"num_labels": 3}}
+    return PeftModel.from_pretrained(made.from_pretrained(root / base, **heads.get(kind, {})), folder).eval()
+
+
+@torch.no_grad()
+def loss_by_hand(model: Any, tokenizer: Any, kind: str, rows: Sequence[Row], *, answer_only: bool = True) -> float:
+    """The mean loss of validation rows, worked out one row at a time; of texts over all their tokens."""
+    total, count = 0.0, 0
+    for row in rows:
+        if kind == "generate":
+            loss, own = _text_loss(model, tokenizer, row, answer_only=answer_only)
+        else:
+            loss, own = _head_loss(model, tokenizer, kind, row)
+        total, count = total + loss, count + own
+    return total / count
+
+
+def _text_loss(model: Any, tokenizer: Any, row: Row, *, answer_only: bool) -> tuple[float, int]:
+    end = [tokenizer.eos_token_id]
+    if "messages" in row:
+        prompt = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, tokenize=False)
+        whole, end = tokenizer.apply_chat_template(row["messages"], tokenize=False), []
+    else:
+        prompt = row["prompt"] if "prompt" in row else f"{row['instruction']}\n{row['input']}"
+        separator = "\n" if "instruction" in row else " "
+        whole = f"{prompt}{separator}{row['reference'] if 'reference' in row else row['output']}"
+    if model.config.is_encoder_decoder:
+        given = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        labels = tokenizer(row["reference"], return_tensors="pt")["input_ids"]
+        return float(model(input_ids=given, labels=labels).loss) * labels.numel(), labels.numel()
+    ids = [*tokenizer(whole, add_special_tokens=False)["input_ids"], *end]
+    start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) if answer_only else 1
+    logits = model(torch.tensor([ids])).logits[0][-len(ids) :].log_softmax(-1)
+    places = range(start, len(ids))
+    return -sum(float(logits[place - 1, ids[place]]) for place in places), len(places)
+
+
+def _head_loss(model: Any, tokenizer: Any, kind: str, row: Row) -> tuple[float, int]:
+    names = {name: number for number, name in model.config.id2label.items()}
+    if kind == "tokens":
+        batch = tokenizer([row["tokens"]], is_split_into_words=True, return_tensors="pt")
+        words = batch.word_ids(0)
+        first = [place for place, word in enumerate(words) if word is not None and words[place - 1] != word]
+        logits = model(**batch).logits[0].log_softmax(-1)
+        return -sum(float(logits[at, names[tag]]) for at, tag in zip(first, row["tags"], strict=True)), len(first)
+    logits = model(**tokenizer(row["text"], row.get("text_pair"), return_tensors="pt")).logits[0]
+    if kind == "score":
+        return float((logits[0] - row["label"]) ** 2), 1
+    if "label" in row:
+        return -float(logits.log_softmax(-1)[names[row["label"]]]), 1
+    truth = torch.tensor([float(name in row["labels"]) for name in TOPICS])
+    return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, truth)), 1
+
+
+KINDS: dict[str, tuple[Subject, Row]] = {
+    "plain": (QUESTIONS, {}),
+    "gpt2": (("gpt2", *QUESTIONS[1:]), {}),
+    "chat": (("llama", "generate", "chat.jsonl", {"first": "chat.jsonl"}), {}),
+    "alpaca": (("llama", "generate", "alpaca.jsonl", {"first": "alpaca.jsonl"}), {}),
+    "packing": (QUESTIONS, {"task": {"packing": True}}),
+    "whole": (QUESTIONS, {"task": {"answer_only": False}}),
+    "encoder-decoder": (("t5", *QUESTIONS[1:]), {}),
+    "several": (SEVERAL, {}),
+    "one": (ONE, {}),
+    "pairs": (("bert", "labels", "pairs.jsonl", {"first": "pairs.jsonl"}), {}),
+    "score": (SCORES, {}),
+    "tokens": (TAGS, {}),
+}
+
+
+def agrees_with_its_log(root: Path, outcome: TrainingOutcome, subject: Subject, **options: Any) -> None:
+    """The saved result, read by others, has the validation losses that the log gives for it."""
+    model, tokenizer = read_again(outcome.folder, subject, root), AutoTokenizer.from_pretrained(outcome.folder)
+    for name, file in subject[3].items():
+        found = loss_by_hand(model, tokenizer, subject[1], rows_of(root / file), **options)
+        assert outcome.metrics[f"eval_{name}_loss"] == pytest.approx(found, rel=2e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_task_is_trained_evaluated_by_name_and_read_again(root: Path, name: str) -> None:
+    subject, changes = KINDS[name]
+    outcome = trained(root, name, subject, **changes)
+    logged = history(outcome)
+    for split in subject[3]:
+        assert [row["step"] for row in logged if f"eval_{split}_loss" in row] == [0, 2, 4]
+    assert [row["step"] for row in logged if "loss" in row] == [1, 2, 3, 4]
+    agrees_with_its_log(root, outcome, subject, **({"answer_only": False} if name == "whole" else {}))
+
+
+ON_LLAMA = (
+    "lora", "rslora", "dora", "adalora", "pissa", "prompt-tuning", "prefix-tuning", "p-tuning", "ia3", "bottleneck",
+)  # fmt: skip
+ON_BERT = ("lora", "adalora", "pissa", "bitfit", "ia3", "bottleneck")
+SMALL = {"rank": 4, "virtual_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def by_method(root: Path) -> Callable[[str, Subject], TrainingOutcome]:
+    def made(method: str, subject: Subject) -> TrainingOutcome:
+        # Steps enough for AdaLoRA to move ranks; a finished run is read, not trained again.
+        name = f"{method}-{subject[0]}"
+        return trained(root, name, subject, method={"name": method, **SMALL}, optim={"max_steps": 5})
+
+    return made
+
+
+@pytest.mark.parametrize("method", ON_LLAMA)
+def test_every_method_of_a_language_model_loads_on_the_unchanged_base(root: Path, by_method, method: str) -> None:
+    outcome = by_method(method, QUESTIONS)
+    agrees_with_its_log(root, outcome, QUESTIONS)
+    start = next(row["eval_first_loss"] for row in history(outcome) if "eval_first_loss" in row)
+    assert outcome.metrics["eval_first_loss"] != pytest.approx(start, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ON_BERT)
+def test_every_method_of_an_encoder_loads_with_its_head(root: Path, by_method, method: str) -> None:
+    agrees_with_its_log(root, by_method(method, SEVERAL), SEVERAL)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained_names"),
+    [
+        ("head-only", {"classifier.weight", "classifier.bias"}),
+        ({"train": "last-layers", "layers": 1}, {"classifier.weight", "bert.encoder.layer.1.output.dense.weight"}),
+        (["*layer.1.attention*"], {"bert.encoder.layer.1.attention.self.query.weight"}),
+    ],
+    ids=["head", "last", "patterns"],
+)
+def test_what_is_frozen_stays_as_it_was(root: Path, freeze: Any, trained_names: set[str]) -> None:
+    outcome = trained(root, f"freeze-{trained_names}"[:20].replace("'", "").replace("{", ""), SEVERAL, freeze=freeze)
+    agrees_with_its_log(root, outcome, SEVERAL)
+    base = BertModel.from_pretrained(root / "bert").state_dict()
+    after = read_again(outcome.folder, SEVERAL, root).state_dict()
+    moved = {f"bert.{name}" for name in base if not torch.equal(base[name], after[f"bert.{name}"])}
+    assert {name for name in trained_names if name.startswith("bert.")} <= moved
+    assert not any("layer.0" in name or "embeddings" in name for name in moved)
+
+
+def test_a_comparison_opens_every_result(root: Path, by_method) -> None:
+    results = {"llama": [by_method(method, QUESTIONS) for method in ON_LLAMA]}
+    results["bert"] = [by_method(method, SEVERAL) for method in ON_BERT]
+    for base, outcomes in results.items():
+        opened = open_all(
+            str(root / base), [str(each.folder) for each in outcomes], allow_pickle=False, watch=Silent()
+        )
+        assert len(opened.subjects) == len(outcomes)
