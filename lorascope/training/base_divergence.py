@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ NAME = "kl_to_base"
 class BaseDivergence:
     """Mean KL(adapted‖base) in nats a predicted token (≥ 0) over the supervised positions of some rows.
 
-    An early warning: it grows before general answers break. The first call with a fresh folder has to be made on the
-    base itself, before training; it gives 0 and keeps the base's log-probabilities in the folder, where a resumed run
-    finds them. Positions are taken in the order of the rows until the bound on memory is reached.
+    An early warning: it grows before general answers break. The first call with a fresh folder has to be made before
+    training; it keeps the base's log-probabilities in the folder, where a resumed run finds them, and gives 0, but for
+    prompt methods, whose untrained virtual tokens move the base already. Positions are taken in the order of the rows
+    until the bound on memory is reached.
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -56,14 +58,22 @@ class BaseDivergence:
     def _read_base(self, model: Any) -> dict[str, torch.Tensor]:
         kept: dict[str, torch.Tensor] = {}
         left = _MOST_BYTES
-        for number, row in enumerate(self._rows):
-            read = _log_probabilities(model, row)
-            most = left // (read.shape[-1] * read.element_size())
-            if most < 1:
-                break
-            kept[str(number)] = read[:most].cpu().contiguous()
-            left -= kept[str(number)].nbytes
+        with _without_prompts(model):
+            for number, row in enumerate(self._rows):
+                read = _log_probabilities(model, row)
+                most = left // (read.shape[-1] * read.element_size())
+                if most < 1:
+                    break
+                kept[str(number)] = read[:most].cpu().contiguous()
+                left -= kept[str(number)].nbytes
         return kept
+
+
+def _without_prompts(model: Any) -> AbstractContextManager[None]:
+    """The base behind virtual tokens, which speak from the start; every other method begins as the base."""
+    prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
+    switched_off: AbstractContextManager[None] = model.disable_adapter() if prompted else nullcontext()
+    return switched_off
 
 
 @torch.no_grad()

@@ -198,6 +198,8 @@ def _go(trainer: RecipeTrainer, folder: RunFolder, stopping: StopEarly) -> None:
     with trainer.args.main_process_first(local=False):
         checkpoint = folder.resume_point()  # the first process removes torn ones, before the others look
     if checkpoint is None:
+        if not trainer.args.eval_on_start:
+            trainer.measure_live()  # measures against the base have to see it before the first step
         trainer.train()
         return
     state = TrainerState.load_from_json(str(checkpoint / STATE))

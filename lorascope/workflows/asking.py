@@ -32,6 +32,7 @@ from lorascope.workflows.tasks import Questions, load_probes
 from lorascope.workflows.watch import Watch
 
 NOTHING_ASKED = "every answer was kept from an earlier run, so no model ran whose cost could be measured"
+_NOT_ASKED_FOR = "latency and memory of answering were not asked for"
 _NOT_LOCAL = "a server's or plug-in's latency and memory are not those of the checkpoint"
 
 
@@ -40,6 +41,7 @@ class AskingOptions:
     """Who answers, and how. ``cache_dir`` is where the shared cache lies; without ``shared_cache`` none is used.
 
     ``noise_floor`` asks everything once more, computed another way; see :mod:`lorascope.workflows.noise`.
+    ``measure_cost``: latency and memory of every subject, which takes a while for many.
     """
 
     engine: str = "transformers"
@@ -51,6 +53,7 @@ class AskingOptions:
     batch_size: int | None = None
     merge: Literal["auto", "never"] = "auto"
     noise_floor: bool = False
+    measure_cost: bool = True
     shared_cache: bool = True
     cache_dir: Path | None = None
 
@@ -106,7 +109,11 @@ def ask_everything(
                     _drift(heard, engine, known, questions, headless, watch)
                 _diverge(heard, engine, known, questions.seed, watch)
                 heard.asked_nothing = len(cache) == kept and any(each.asked for each in heard.behaviour.tasks.values())
-                _costs(heard, engine, known, watch)
+                if options.measure_cost:
+                    _costs(heard, engine, known, watch)
+                else:
+                    heard.missing.append(Missing(area="cost", reason=_NOT_ASKED_FOR))
+                heard.findings += find_merges(engine.proofs)
             else:
                 heard.missing.append(Missing(area="cost", reason=_NOT_LOCAL))
             heard.device = str(getattr(engine, "device", options.url or options.engine))
@@ -171,7 +178,6 @@ def _costs(heard: Heard, engine: TransformersEngine, known: Sequence[Asker], wat
         costs, unmeasured = measure_costs(engine, known, heard.behaviour, report)
     heard.measurements += costs
     heard.missing += unmeasured
-    heard.findings += find_merges(engine.proofs)
 
 
 def _drift(

@@ -41,7 +41,7 @@ def evaluate(
         questions=Questions(suite=suite, probe=tuple(wanted.probe), limit=wanted.limit, seed=sweep.seeds[0]),
         reference=reference,
         out=out,
-        asking=AskingOptions(device=first.hardware.device),
+        asking=AskingOptions(device=first.hardware.device, measure_cost=False),
         analysis=WeightOptions(sequence=_one_chain(sweep)),
         weights=wanted.weights,
         # The folder is the sweep's, and its result is made anew when more runs are finished; answers stay in the cache.

@@ -26,6 +26,7 @@ from lorascope.workflows.base_cache import BaseCache
 
 _T = TypeVar("_T")
 _SHOWN = 32
+_ALL_PAIRED = 8
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,18 @@ def analyse_users(
     outcome.births = {chain: _births(members, intruders, options.question) for chain, members in chains.items()}
     outcome.similarity = [
         (first, second, similarity_curve(directions[first], directions[second]))
-        for first, second in combinations(directions, 2)
+        for first, second in _pairs(list(directions))
         if directions[first].shape[1] and directions[second].shape[1]
     ]
     arithmetic.cache.keep(base, exact=options.question.engine in ("svd", "base_svd"))
     return outcome
+
+
+def _pairs(subjects: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every pair; of many subjects each with the first alone, as all pairs of a sweep's runs would fill the result."""
+    if len(subjects) <= _ALL_PAIRED:
+        return combinations(subjects, 2)
+    return ((subjects[0], other) for other in subjects[1:])
 
 
 def loads(users: Sequence[User]) -> Iterator[Callable[[], Any]]:

@@ -40,7 +40,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(folder.name)
         if recipe.method.rank == 4 and len(names) < 3:
             raise EvaluationError("training came apart: loss is nan")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "cost.json").write_text(json.dumps(COST))
         return SimpleNamespace(folder=folder, metrics={}, cost=TrainingCost(**COST), reused=False)
 
