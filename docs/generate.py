@@ -131,7 +131,7 @@ MEANINGS = {
     "structured_dropout.other_dropouts": "whether the model's and the adapter's own dropouts are set to 0",
     "structured_dropout.attention.kind": "dropkey before the softmax, dropattention after it",
     "structured_dropout.attention.structure": "`column`: one draw of keys for a whole row; `span`: neighbouring keys",
-    "structured_dropout.hidden.structure": "`column`: a unit for all tokens of a row; `span`: whole neighbouring tokens",
+    "structured_dropout.hidden.structure": "`column`: a unit for all tokens of a row; `span`: neighbouring tokens",
     "structured_dropout.hidden.rate": "null: the section's rate",
     "structured_dropout.hidden.span": "length of a span as a share of the row",
     "replay.data": "general data; null: the base writes it before training",

@@ -290,7 +290,7 @@ def _alarm(
     alarm = CollapseAlarm(
         plateau=level, total_steps=steps, warmup_steps=warmup_steps(recipe.optim, steps), multi=data.multi_label
     )
-    return CollapseWatch(alarm, multi=data.multi_label, labels=len(data.labels), say=around.say)
+    return CollapseWatch(alarm, multi=data.multi_label, labels=len(data.labels), plateau=level, say=around.say)
 
 
 def _first_logits(logits: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,14 @@ from lorascope.training.collapse import CollapseAlarm, CollapseNotice
 class CollapseWatch(TrainerCallback):  # type: ignore[misc]  # untyped base
     """``notes`` collects what was said, each once. A resumed run reads its log first, and says nothing twice."""
 
-    def __init__(self, alarm: CollapseAlarm, *, multi: bool, labels: int, say: Callable[[str], None]) -> None:
-        """``labels`` is the width of the head; ``say`` is told at once what is noticed."""
+    def __init__(
+        self, alarm: CollapseAlarm, *, multi: bool, labels: int, plateau: float, say: Callable[[str], None]
+    ) -> None:
+        """``labels`` is the width of the head, ``plateau`` the loss of the label frequencies alone.
+
+        ``say`` is told at once what is noticed.
+        """
+        self.plateau = plateau
         self._alarm, self._multi, self._labels, self._say = alarm, multi, labels, say
         self._step = 0
         self.notes: list[str] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -129,3 +131,35 @@ class ProgressCallback(TrainerCallback, ExportableState):  # type: ignore[misc] 
     def _report(self, state: TrainerState, values: Mapping[str, float]) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(state.global_step, state.max_steps, dict(values)))
+
+
+LIVE_LOG = "trainer_log.jsonl"
+
+
+class LiveLog(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Writes every row of the log to a file as it comes, for whoever looks on; a resumed run begins it anew.
+
+    It lies in the folder of the unfinished run; the finished one has all rows in ``trainer_state.json``.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The rows of the checkpoint that the run goes on from, or none."""
+        if state.is_world_process_zero:
+            rows = (json.dumps({**row, "max_steps": state.max_steps}) + "\n" for row in state.log_history)
+            (Path(args.output_dir) / LIVE_LOG).write_text("".join(rows), encoding="utf-8")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the row."""
+        if state.is_world_process_zero and logs:
+            row = {"step": state.global_step, "max_steps": state.max_steps, "epoch": state.epoch, **logs}
+            with (Path(args.output_dir) / LIVE_LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")

@@ -25,7 +25,7 @@ from lorascope.training.energy import EnergyMeter
 from lorascope.training.loading import LoadedBase
 from lorascope.training.memory import is_out_of_memory, memory_error, smaller_batches
 from lorascope.training.own_replay import REPLAY_FILE
-from lorascope.training.progress import OnProgress, ProgressCallback, quiet_trainer
+from lorascope.training.progress import LiveLog, OnProgress, ProgressCallback, quiet_trainer
 from lorascope.training.run_folder import RECORD, RunFolder, unwritable, write_json
 from lorascope.training.saving import save_trained
 from lorascope.training.stopping import StopEarly
@@ -166,7 +166,7 @@ def _train(run: Run, folder: RunFolder, arguments: TrainingArguments, notes: lis
         data_collator=job.collator,
         compute_metrics=None if run.score is None else _scored(run.score, job),
         preprocess_logits_for_metrics=job.kept_of_logits,
-        callbacks=[StepRules(), clock, stopping, *job.callbacks],
+        callbacks=[StepRules(), LiveLog(), clock, stopping, *job.callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     _go(trainer, folder, stopping)
@@ -180,7 +180,10 @@ def _train(run: Run, folder: RunFolder, arguments: TrainingArguments, notes: lis
     job.finish()
     if job.alarm is not None:
         notes += job.alarm.notes
-    _publish(run, folder, trainer, clock, energy, notes)
+    facts: dict[str, Any] = {"notes": notes}
+    if job.alarm is not None:
+        facts["plateau_loss"] = job.alarm.plateau
+    _publish(run, folder, trainer, clock, energy, facts)
 
 
 def _scored(score: Score, job: Assembled) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -219,9 +222,12 @@ def _publish(
     trainer: RecipeTrainer,
     clock: ProgressCallback,
     energy: EnergyMeter,
-    notes: Sequence[str],
+    facts: Mapping[str, Any],
 ) -> None:
-    """Write the result beside the checkpoints and give it its name; other processes wait until that is done."""
+    """Write the result beside the checkpoints and give it its name; other processes wait until that is done.
+
+    ``facts`` are to stand in the run's record, with what is found out here.
+    """
     state = trainer.state
     # The trainer's last row sums up the last sitting alone; what a whole run took stands in cost.json.
     state.log_history = [row for row in state.log_history if "train_runtime" not in row]
@@ -238,8 +244,7 @@ def _publish(
             (staging / name).write_text(text, encoding="utf-8")
         if (folder.partial / REPLAY_FILE).is_file():
             shutil.copyfile(folder.partial / REPLAY_FILE, staging / REPLAY_FILE)
-        facts = {"kept_step": kept_step, "metrics": _metrics_at(state, kept_step), "notes": list(notes)}
-        folder.publish(facts)
+        folder.publish({"kept_step": kept_step, "metrics": _metrics_at(state, kept_step), **facts})
     trainer.accelerator.wait_for_everyone()
 
 

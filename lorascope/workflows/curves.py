@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ def read_path(subject: str, path: Path) -> CurveOutcome:
             raise DataError(
                 "the folder holds no training log",
                 where=str(path),
-                remedy="give a folder with trainer_state.json or trainer_log.jsonl, or the log itself",
+                remedy="give a folder with trainer_state.json, trainer_log.jsonl or logging.jsonl, or the log itself",
             )
         path = logs[0]
     return read(subject, subject, read_log(path))
@@ -65,7 +66,7 @@ def read_folder(subject: str, base: str, folder: Path) -> CurveOutcome:
     try:
         logs = find_logs(folder)
         if not logs:
-            reason = "no trainer_state.json or trainer_log.jsonl in the checkpoint's folder"
+            reason = "no training log (trainer_state.json, trainer_log.jsonl, logging.jsonl) in the checkpoint's folder"
             return CurveOutcome(missing=[Missing(area="curves", subject=subject, reason=reason)])
         return read(subject, base, read_log(logs[0]))
     except DataError as error:
@@ -75,8 +76,11 @@ def read_folder(subject: str, base: str, folder: Path) -> CurveOutcome:
 def read(subject: str, base: str, log: TrainingLog, *, plateau_loss: float | None = None) -> CurveOutcome:
     """Series, measurements and findings of one log.
 
-    ``plateau_loss``: the training loss of a model that knows the label frequencies alone, for label tasks.
+    ``plateau_loss``: the training loss of a model that knows the label frequencies alone, for label tasks; None: what
+    the record of the run beside the log says, if there is one.
     """
+    if plateau_loss is None:
+        plateau_loss = _recorded_plateau(log.source)
     outcome = CurveOutcome(series=_series(subject, log))
     training = read_training(
         _known(log.train),
@@ -102,6 +106,16 @@ def read(subject: str, base: str, log: TrainingLog, *, plateau_loss: float | Non
         reason = "the log holds no validation loss: over-fitting cannot be seen in it"
         outcome.missing.append(Missing(area="curves", subject=subject, reason=reason))
     return outcome
+
+
+def _recorded_plateau(source: Path) -> float | None:
+    """The plateau that a run of ``lorascope train`` has worked out of its own loss and labels."""
+    try:
+        record = json.loads((source.parent / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = record.get("plateau_loss") if isinstance(record, dict) else None
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
 def _evaluations(log: TrainingLog) -> dict[str, Curve]:

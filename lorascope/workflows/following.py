@@ -167,8 +167,8 @@ class Follower:
         """Whether the run is over, as far as its log tells."""
         if self.log is None or self.step is None:
             return False
-        if self.log.finished:
-            return True
+        if self.log.finished or (self.path / "training.json").is_file():
+            return True  # a run of ``lorascope train`` gets its own name when it is whole
         total = self.log.total_steps
         return total is not None and self.step >= total and self._clock() - self._changed >= _SETTLED
 

@@ -216,7 +216,7 @@ def little_memory() -> Iterator[None]:
 
 
 def long_items() -> tuple[GenerateItem, ...]:
-    """Rows of about 250 tokens: 512 of them need some 600 MiB for their logits and the gradients of these."""
+    """Rows of about 220 tokens: the logits of 512 alone are 128 MiB in float32, and several such tensors are needed."""
     return tuple(asked(f"{SIGNS[place % 6][0]} {place} " + "iron " * 100, SIGNS[place % 6][1]) for place in range(512))
 
 

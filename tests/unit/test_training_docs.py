@@ -110,6 +110,21 @@ def test_the_tables_name_everything_that_can_be_chosen() -> None:
     assert {cell.strip("`") for cell in rows if cell.startswith("`")} == set(get_args(DropoutPreset))
 
 
+def test_learning_rates_are_those_of_the_sweep() -> None:
+    from lorascope.data.sweep_presets import PRESETS
+
+    names = {"`full`": "full", "`lora`": "lora", "`full` with `freeze: head-only`": "head-only"}
+    rows = [[cell.strip() for cell in line.split("|")] for line in section("Methods").splitlines()]
+    stated = {names[cells[1]]: cells[5] for cells in rows if len(cells) > 5 and cells[1] in names}
+    recipe = load_recipe(ROOT / "examples" / "recipes" / "multilabel-bert-lora.yaml").recipe
+    chosen = PRESETS["lora-vs-full"](recipe).choose
+    assert chosen is not None
+    assert isinstance(chosen.values, dict)
+    for name, rates in chosen.values.items():
+        low, high = re.findall(r"\de-\d", stated[name])
+        assert (float(low), float(high)) == (min(rates), max(rates))
+
+
 def test_presets_drop_what_the_table_says() -> None:
     from lorascope.schema.recipe import StructuredDropout
 

@@ -14,6 +14,7 @@ _Listing = frozenset[tuple[str, int, int]]
 class LogTail:
     """The log at ``path``: a file, or the growing log of a run folder. Neither has to be there yet.
 
+    A run of ``lorascope train`` works in ``<path>.partial`` until it is finished: it is looked for there as well.
     ``source`` is the log that is read, None as long as there is none.
     """
 
@@ -40,16 +41,22 @@ class LogTail:
         return self._reader.log() if self._reader.update() else None
 
     def _find(self) -> None:
-        if not self.path.is_dir():
-            self.source, self._listing = (self.path if self.path.exists() else None), frozenset()
+        place = _place(self.path)
+        if not place.is_dir():
+            self.source, self._listing = (place if place.exists() else None), frozenset()
             return
-        listing = _listing(self.path)
+        listing = _listing(place)
         if listing == self._listing:
             return
-        found = next(iter(find_growing_log(self.path)), None)
+        found = next(iter(find_growing_log(place)), None)
         if found != self.source:
             self.source, self._reader = found, None
         self._listing = listing
+
+
+def _place(path: Path) -> Path:
+    partial = path.with_name(f"{path.name}.partial")
+    return partial if not path.exists() and partial.is_dir() else path
 
 
 def _has_content(source: Path) -> bool:

@@ -299,3 +299,24 @@ def test_out_of_memory_may_be_met_by_smaller_batches_that_learn_the_same(
     assert any("lowered to 2" in text for text in said)
     assert any("lowered to 2" in note for note in fitted.notes)
     assert are_equal(weights(fitted.folder), weights(small.folder))
+
+
+def test_whoever_looks_on_sees_each_row_as_it_comes_and_the_run_end(train_signs, sign_recipe, tmp_path):
+    from lorascope.workflows.following import Follower
+
+    follower = Follower("run", tmp_path / "run")
+    steps = []
+
+    def looked(progress):
+        if progress.values:
+            follower.poll()
+            steps.append(follower.step)
+
+    assert follower.poll() == []
+    train_signs(tmp_path / "run", sign_recipe(), on_progress=looked)
+    assert steps == sorted(steps)
+    assert steps[-1] == 18
+    assert not follower.ended or (tmp_path / "run" / "training.json").is_file()
+    follower.poll()
+    assert follower.ended
+    assert set(follower.log.eval) == {"first", "second"}
