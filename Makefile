@@ -23,6 +23,7 @@ bench: $(READY) ## timings and memory against peers, in one run; prints rows for
 	$(BIN)/python benchmarks/resampling.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python benchmarks/behaviour.py text choice generation auto
+	$(BIN)/python benchmarks/training.py
 
 docs: $(READY) ## write again what is generated: the JSON Schema, the glossary, the command reference
 	$(BIN)/python docs/generate.py

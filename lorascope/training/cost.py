@@ -13,7 +13,7 @@ class TrainingCost:
     tokens, padding left out, over the time inside training steps alone. ``peak_memory_bytes`` is, by ``memory_kind``,
     the peak of the accelerator's allocator (``cuda``), or the largest resident size of the process at the end of a
     step (``process``): all of the process, libraries and earlier runs in it included. ``energy_joules`` is the
-    driver's count for the whole boards, over all sittings of a resumed run; null where one was not counted.
+    driver's count for the whole boards; null where it did not count the run from its first step to its last.
     """
 
     method: str

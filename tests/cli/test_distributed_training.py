@@ -20,7 +20,9 @@ from lorascope.cli.main import run
 
 PATIENCE_SECONDS = 300.0
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-_SEVERAL = "import sys\nfrom lorascope.cli.main import run\nsys.exit(max(run(['train', each]) for each in sys.argv[1:]))\n"
+_SEVERAL = (
+    "import sys\nfrom lorascope.cli.main import run\nsys.exit(max(run(['train', each]) for each in sys.argv[1:]))\n"
+)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "labels-full": ("labels", {"method": {"name": "full"}}),
     "labels-lora": ("labels", {}),

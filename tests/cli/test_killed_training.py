@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from lorascope.cli.main import run
 
 PATIENCE_SECONDS = 300.0
-STEPS = 60
+STEPS = 40
 CLOCKS = ("runtime", "per_second")
 ADDITIONS: dict[str, dict[str, Any]] = {
     "own replay": {"replay": {"ratio": 0.3, "items": 4, "max_new_tokens": 6}, "task": {"mask_tokens": 0.1}},
@@ -29,7 +29,9 @@ ADDITIONS: dict[str, dict[str, Any]] = {
 
 def write_recipe(folder: Path, base: Path, kind: str) -> Path:
     if kind == "generate":
-        rows: list[dict[str, Any]] = [{"prompt": f"Question: {n}?\nAnswer:", "reference": f"it is {n}"} for n in range(9)]
+        rows: list[dict[str, Any]] = [
+            {"prompt": f"Question: {n}?\nAnswer:", "reference": f"it is {n}"} for n in range(9)
+        ]
         more = ADDITIONS["own replay"]
     else:
         rows = [{"text": f"the fox {n} jumps", "labels": [["art"], ["music", "sport"], []][n % 3]} for n in range(9)]

@@ -31,7 +31,7 @@ from transformers import (
 from lorascope.data.recipes import load_recipe
 from lorascope.errors import CheckpointError, ConfigError, DataError, EvaluationError, OutputError
 from lorascope.schema.recipe import Recipe
-from lorascope.training.running import TrainingOutcome, run_training
+from lorascope.training.running import TrainingOutcome
 from lorascope.workflows.asking import AskingOptions
 from lorascope.workflows.compare import CompareOptions, compare
 from lorascope.workflows.subjects import open_all
@@ -74,7 +74,10 @@ def write_data(root: Path) -> None:
     lines(root / "several.jsonl", several)
     lines(root / "severalv.jsonl", [{"text": f"lazy dog {n}", "labels": topics(n)} for n in range(6)])
     lines(root / "one.jsonl", [{"text": f"the fox {n}", "label": TOPICS[n % 3]} for n in range(6)])
-    lines(root / "pairs.jsonl", [{"text": f"fox {n}", "text_pair": f"dog {n % 2}", "label": "ny"[n % 2]} for n in range(6)])
+    lines(
+        root / "pairs.jsonl",
+        [{"text": f"fox {n}", "text_pair": f"dog {n % 2}", "label": "ny"[n % 2]} for n in range(6)],
+    )
     lines(root / "scores.jsonl", [{"text": f"the fox {n}", "label": n / 3} for n in range(6)])
     tagged = [{"tokens": ["fox", "Anna", "jumps"], "tags": ["O", "B-PER", "O"]}]
     lines(root / "tags.jsonl", [*tagged, {"tokens": ["Bob", "Ray"], "tags": ["B-PER", "I-PER"]}] * 3)
@@ -108,7 +111,18 @@ def word_pieces() -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     letters = [chr(code) for code in range(48, 123)]
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "fox", "dog", *letters, *(f"##{one}" for one in letters)]
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "the",
+        "fox",
+        "dog",
+        *letters,
+        *(f"##{one}" for one in letters),
+    ]
     tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -116,9 +130,7 @@ def word_pieces() -> PreTrainedTokenizerFast:
     )
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, mask_token="[MASK]", model_input_names=inputs, **special
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", model_input_names=inputs, **special)
 
 
 def write_bases(root: Path) -> None:
@@ -130,9 +142,7 @@ def write_bases(root: Path) -> None:
         vocab_size=size, **small, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, initializer_range=0.1
     )
     gpt2 = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=128, bos_token_id=1, eos_token_id=2)
-    t5 = T5Config(
-        vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
+    t5 = T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=2, decoder_start_token_id=0)
     bert = BertConfig(vocab_size=len(pieces), **small, max_position_embeddings=64, initializer_range=0.2)
     made = {
         "llama": (LlamaForCausalLM(llama), plain),
@@ -368,7 +378,194 @@ def test_a_comparison_opens_every_result(root: Path, by_method) -> None:
     results = {"llama": [by_method(method, QUESTIONS) for method in ON_LLAMA]}
     results["bert"] = [by_method(method, SEVERAL) for method in ON_BERT]
     for base, outcomes in results.items():
-        opened = open_all(
-            str(root / base), [str(each.folder) for each in outcomes], allow_pickle=False, watch=Silent()
-        )
+        opened = open_all(str(root / base), [str(each.folder) for each in outcomes], allow_pickle=False, watch=Silent())
         assert len(opened.subjects) == len(outcomes)
+
+
+def test_a_comparison_gives_the_numbers_that_training_logged(root: Path) -> None:
+    watched = {"probe": ["en"], "probe_items": 4, "kl_to_base": 2}
+    outcome = trained(root, "watched", QUESTIONS, evaluation=watched)
+    found = compare(
+        CompareOptions(
+            base=str(root / "llama"),
+            adapted=(str(outcome.folder),),
+            questions=Questions(probe=("en",), limit=4),
+            asking=AskingOptions(device="cpu"),
+            out=root / "compared",
+            command=("lorascope", "compare"),
+        )
+    )
+    measured = json.loads(found.read_text())["measurements"]
+    for name in ("accuracy", "gold_margin"):
+        whole = [each["adapted"] for each in measured if each["metric"] == name and not each.get("slice")]
+        assert len(whole) == 1
+        assert outcome.metrics[f"eval_probe_en_{name}"] == pytest.approx(whole[0], abs=1e-4)
+    kept = [row["eval_kl_to_base"] for row in history(outcome) if "eval_kl_to_base" in row]
+    assert kept[0] == 0 < kept[-1]
+    assert len(kept) == 3
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_the_distance_is_that_from_the_base(root: Path, at_start: bool) -> None:
+    asked = {"kl_to_base": 2, "at_start": at_start}
+    for method in ("lora", "prompt-tuning"):
+        made = trained(root, f"far-{method}-{at_start}", QUESTIONS, evaluation=asked, method={"name": method, **SMALL})
+        found = {row["step"]: row["eval_kl_to_base"] for row in history(made) if "eval_kl_to_base" in row}
+        assert found[2] > 0
+        if at_start:
+            # Virtual tokens move the base before they are trained; other adapters start as the base.
+            assert (found[0] > 0) is (method == "prompt-tuning")
+
+
+ADDITIONS: dict[str, tuple[Subject, Row, set[str]]] = {
+    "two branches": (QUESTIONS, {"structured_dropout": {"preset": "hiddenkey", "rate": 0.2}}, {"consistency"}),
+    "one branch": (
+        SEVERAL, {"structured_dropout": {"preset": "dropkey", "compensation": "kl", "branches": "one"}}, {"consistency"}
+    ),
+    "js": (TAGS, {"structured_dropout": {"preset": "hiddencut", "compensation": "js"}}, {"consistency"}),
+    "minus": (QUESTIONS, {"structured_dropout": {"preset": "hiddenkey-minus"}, "method": {"name": "lora"}}, set()),
+    "attention": (SCORES, {"structured_dropout": {"preset": "dropattention"}}, set()),
+    "l1": (SEVERAL, {"optim": {"l1": 1e-3}, "method": {"name": "lora"}}, {"penalty"}),
+    "l2_sp": (QUESTIONS, {"optim": {"l2_sp": 0.1}, "method": {"name": "lora"}}, {"penalty"}),
+    "ewc": (QUESTIONS, {"optim": {"ewc": {"weight": 9.0, "data": "general.jsonl", "items": 3}}}, {"penalty"}),
+    "all": (
+        QUESTIONS, {"structured_dropout": {"preset": "hiddenkey"}, "optim": {"l2_sp": 0.1}}, {"consistency", "penalty"}
+    ),
+    "noise": (QUESTIONS, {"optim": {"neftune": 5.0}}, set()),
+    "masked": (SEVERAL, {"task": {"mask_tokens": 0.2}}, set()),
+    "weighted": (QUESTIONS, {"loss": {"sample_weights": "w"}}, set()),
+    "balanced": (SEVERAL, {"loss": {"sample_weights": "w", "sampler": "balanced"}}, set()),
+    "replay": (QUESTIONS, {"replay": {"data": "general.jsonl", "ratio": 0.3}}, set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDITIONS)
+def test_additions_stand_in_the_log_and_leave_no_trace_in_the_result(root: Path, name: str) -> None:
+    subject, changes, expected = ADDITIONS[name]
+    outcome = trained(root, f"with-{name}", subject, **changes)
+    agrees_with_its_log(root, outcome, subject)
+    for row in (row for row in history(outcome) if "loss" in row):
+        parts = {key: value for key, value in row.items() if key.startswith("loss_")}
+        assert parts.keys() == ({f"loss_{part}" for part in (*expected, "task")} if expected else set())
+        if parts:
+            assert row["loss"] == pytest.approx(sum(parts.values()), rel=1e-4)
+    saved = outcome.folder / "config.json"
+    assert not saved.is_file() or "lorascope" not in saved.read_text()
+
+
+@pytest.mark.parametrize("prompts", [None, "q.jsonl"], ids=["from nothing", "from prompts"])
+def test_replay_that_the_base_wrote_is_kept_with_the_result(root: Path, prompts: str | None) -> None:
+    replay = {"ratio": 0.3, "items": 3, "max_new_tokens": 5, "prompts": prompts}
+    outcome = trained(root, f"own-{prompts}", QUESTIONS, replay=replay)
+    written = [json.loads(line) for line in (outcome.folder / "replay.jsonl").read_text().splitlines()]
+    assert len(written) == 3
+    assert any("replay" in note for note in outcome.notes)
+
+
+def test_the_best_by_a_metric_is_kept_and_training_stops_without_a_better_one(root: Path) -> None:
+    outcome = trained(
+        root, "best", SEVERAL, optim={"max_steps": 12, "learning_rate": 0.1, "warmup": 0, "early_stopping": 2},
+        evaluation={"keep": "best", "metric": "f1_macro", "set": "second", "every": 1, "at_start": False},
+    )  # fmt: skip
+    found = {row["step"]: row["eval_second_f1_macro"] for row in history(outcome) if "eval_second_f1_macro" in row}
+    assert outcome.kept_step == max(found, key=lambda step: (found[step], -step))
+    assert outcome.cost.steps == outcome.kept_step + 2 < 12
+    agrees_with_its_log(root, outcome, SEVERAL)
+
+
+def test_tags_that_are_no_entities_are_learned_without_a_score(root: Path) -> None:
+    outcome = trained(root, "speech", ("bert", "tokens", "speech.jsonl", {"first": "speech.jsonl"}))
+    assert not any("entity" in name for name in outcome.metrics)
+    assert any("IOB" in note for note in outcome.notes)
+
+
+REFUSED: dict[str, tuple[Subject, Row, type[Exception], str]] = {
+    "metric": (SEVERAL, {"evaluation": {"metric": "f1_mikro"}}, ConfigError, "f1_mikro"),
+    "metric of another kind": (QUESTIONS, {"evaluation": {"metric": "f1_micro"}}, ConfigError, "f1_micro"),
+    "packing": (SEVERAL, {"task": {"packing": True}}, ConfigError, "packing"),
+    "set": (SEVERAL, {"evaluation": {"set": "third"}}, ConfigError, "third"),
+    "base": (("nothing", *SEVERAL[1:]), {}, CheckpointError, "no such folder"),
+    "labels": (("bert", "labels", "one.jsonl", {"first": "pairs.jsonl"}), {}, DataError, "no training item has: n, y"),
+    "long": (QUESTIONS, {"task": {"max_length": 4}}, DataError, "too long"),
+    "adalora": (QUESTIONS, {"method": {"name": "adalora"}, "optim": {"max_steps": 3}}, ConfigError, "3 steps"),
+    "pattern": (SEVERAL, {"freeze": ["nothing*"]}, ConfigError, "nothing"),
+    "ewc": (QUESTIONS, {"method": {"name": "lora"}, "optim": {"ewc": {"weight": 1, "data": "general.jsonl"}}},
+            ConfigError, "elastic"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_and_leaves_no_result(root: Path, name: str) -> None:
+    subject, changes, error, told = REFUSED[name]
+    with pytest.raises(error, match=told):
+        trained(root, f"refused {name}", subject, **changes)
+    assert not (root / "runs" / f"refused {name}").exists()
+
+
+def test_a_metric_that_is_not_measured_is_refused_with_those_that_are(root: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trained(root, "metric", SCORES, evaluation={"metric": "pearsn"})
+    assert caught.value.remedy == "did you mean pearson? choose one of: loss, pearson, spearman, mse"
+    assert not (root / "runs" / "metric.partial").exists()
+
+
+def test_an_adapter_is_no_base(root: Path, by_method) -> None:
+    folder = by_method("lora", QUESTIONS).folder
+    with pytest.raises(CheckpointError, match="is an adapter"):
+        trained(root, "on-adapter", (str(folder), *QUESTIONS[1:]))
+
+
+def test_folders_that_cannot_be_used_are_refused_before_training(root: Path) -> None:
+    (root / "runs").mkdir(exist_ok=True)
+    (root / "runs" / "taken").mkdir()
+    (root / "runs" / "taken" / "letter.txt").write_text("mine")
+    with pytest.raises(OutputError, match="holds no training run"):
+        trained(root, "taken", SEVERAL)
+    with pytest.raises(OutputError, match="cannot be written"):
+        trained(root, "taken/letter.txt/run".replace("/", "-"), SEVERAL, out="runs/taken/letter.txt/run")
+    assert (root / "runs" / "taken" / "letter.txt").read_text() == "mine"
+
+
+def test_a_loss_that_comes_apart_names_a_checkpoint_that_can_be_read(root: Path, monkeypatch) -> None:
+    from lorascope.training.trainer import RecipeTrainer
+
+    step = RecipeTrainer.training_step
+
+    def wild(self: RecipeTrainer, *given: Any, **named: Any) -> Any:
+        loss = step(self, *given, **named)
+        return loss * float("nan") if self.state.global_step >= 3 else loss
+
+    monkeypatch.setattr(RecipeTrainer, "training_step", wild)
+    with pytest.raises(EvaluationError, match="nan") as caught:
+        trained(root, "apart", QUESTIONS)
+    checkpoint = root / "runs" / "apart.partial" / "checkpoint-2"
+    assert f"the last checkpoint is {checkpoint}" in caught.value.where
+    AutoModelForCausalLM.from_pretrained(checkpoint)
+
+
+def test_a_rate_beyond_all_bounds_leaves_no_checkpoint_of_broken_weights(root: Path) -> None:
+    subject = (*QUESTIONS[:3], {})
+    with pytest.raises(EvaluationError) as caught:
+        trained(root, "burnt", subject, optim={"learning_rate": 1e38, "clip": None, "warmup": 0, "max_steps": 6})
+    assert caught.value.exit_code == 3
+    assert not list((root / "runs" / "burnt.partial").glob("checkpoint-*"))
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(root: Path, monkeypatch) -> None:
+    from lorascope.training.trainer import RecipeTrainer
+
+    save = RecipeTrainer._save
+
+    def full_disk(self: RecipeTrainer, *given: Any, **named: Any) -> None:
+        if self.state.global_step > 2:
+            raise OSError(28, "No space left on device")
+        save(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecipeTrainer, "_save", full_disk)
+        with pytest.raises(OutputError, match="No space left"):
+            trained(root, "full", QUESTIONS)
+    assert (root / "runs" / "full.partial" / "checkpoint-2" / "trainer_state.json").is_file()
+    outcome = trained(root, "full", QUESTIONS)
+    agrees_with_its_log(root, outcome, QUESTIONS)
+    assert [row["step"] for row in history(outcome) if "loss" in row] == [1, 2, 3, 4]
