@@ -109,7 +109,8 @@ class Loss(Model):
 
     ``pos_weight``: ``balanced`` is (negatives / positives) of each label in the training data, at most
     ``pos_weight_cap``; a number holds for all labels (bce only). ``class_weights``: inverse frequency, mean 1
-    (cross_entropy of single labels). ``gamma`` focal; ``gamma_negative``, ``gamma_positive``, ``clip`` asymmetric.
+    (cross_entropy of single labels). ``gamma`` focal and distribution_balanced; ``gamma_negative``, ``gamma_positive``,
+    ``clip`` asymmetric.
     ``sampler: balanced`` draws items by the inverse frequency of their rarest label. ``sample_weights`` names a
     field of the training data.
     """
