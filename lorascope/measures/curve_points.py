@@ -20,6 +20,7 @@ _FLOOR = 0.02  # of the curve's largest level, added before logarithms
 _MEDIAN_LOSS = 1.2533  # standard error of a median of many normal values, in those of the mean
 _FULL_LEVEL = 9
 _COURSE_WINDOW = 11
+_MOST_FITTED = 400
 
 Column = Sequence[float] | Sequence[int] | FloatArray | IntArray
 Curve = tuple[Column, Column]
@@ -100,13 +101,16 @@ def scaled(values: FloatArray) -> FloatArray:
 def _full_level(values: FloatArray) -> float:
     """The largest median of a tenth of the curve, so that a single spike does not set the scale."""
     size = max(1, min(_FULL_LEVEL, len(values) // 10))
-    return max(_median(values[start : start + size]) for start in range(0, len(values), size))
+    whole = len(values) // size * size
+    parts = np.sort(values[:whole].reshape(-1, size), axis=1)
+    levels = parts[:, (size - 1) // 2] / 2 + parts[:, size // 2] / 2
+    return max(float(levels.max()), median(values[whole:]) if whole < len(values) else -np.inf)
 
 
-def _median(values: FloatArray) -> float:
+def median(values: FloatArray) -> float:
     """As numpy's median, without its overhead for the few values of a strip."""
     ordered, count = np.sort(values), len(values)
-    return float(ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return float(ordered[(count - 1) // 2]) / 2 + float(ordered[count // 2]) / 2
 
 
 @dataclass(frozen=True)
@@ -136,13 +140,13 @@ def strips(points: Points, most: int, *, values: FloatArray | None = None) -> St
     values = scaled(points.values) if values is None else values
     count = min(most, len(points))
     parts = np.array_split(np.arange(len(points)), count) if count else []
-    levels = np.array([_median(values[part]) for part in parts])
+    levels = np.array([median(values[part]) for part in parts])
     row_noise = course_noise(values)
     size = len(points) / count if count else 1
     within = row_noise * (_MEDIAN_LOSS if size > 2 else 1.0) / np.sqrt(size)
     return Strips(
         first=np.array([points.steps[part[0]] for part in parts]),
-        steps=np.array([_median(points.steps[part]) for part in parts]),
+        steps=np.array([median(points.steps[part]) for part in parts]),
         last=np.array([points.steps[part[-1]] for part in parts]),
         levels=levels,
         noise=max(bend_noise(levels), float(within)),
@@ -181,11 +185,14 @@ class Trend:
 
 
 def trend(steps: FloatArray, values: FloatArray) -> Trend | None:
-    """None for fewer than three points."""
+    """None for fewer than three points. Of more than 400, medians of neighbours: the line looks at all pairs."""
     from scipy.stats import theilslopes
 
     if len(values) < 3:
         return None
     span = float(steps[-1] - steps[0])
+    if len(values) > _MOST_FITTED:
+        parts = np.array_split(np.arange(len(values)), _MOST_FITTED)
+        steps, values = (np.array([median(column[part]) for part in parts]) for column in (steps, values))
     fitted = theilslopes(values, steps, alpha=0.95)
     return Trend(float(fitted[0]) * span, float(fitted[2]) * span, float(fitted[3]) * span)

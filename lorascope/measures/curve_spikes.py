@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorascope.measures.core import BoolArray, FloatArray
-from lorascope.measures.curve_points import NORMAL, Points, scaled
+from lorascope.measures.curve_points import NORMAL, Points, median, scaled
 
 _FEWEST = 15
 _WINDOW = 11
@@ -17,6 +17,7 @@ _SHARE = 0.1
 _OVER_DIPS = 1.5
 _RETURN_DEVIATIONS = 3.0
 _RETURN_ROWS = 3
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,21 @@ def find_spikes(train: Points, gradient_norm: Points | None = None) -> tuple[Spi
     if gradient_norm is not None and len(gradient_norm):
         high &= _gradient_agrees(train, gradient_norm)
     found = []
+    returns = _Returns(values)
+    has_height = bool(train.values.min() >= 0)
     borders = np.flatnonzero(np.diff(np.concatenate([[False], high, [False]]).astype(np.int8)))
-    for start, stop in zip(borders[::2], borders[1::2], strict=True):
+    for start, stop in zip(borders[::2].tolist(), borders[1::2].tolist(), strict=True):
         if start == 0:
             continue
         peak = start + int(np.argmax(train.values[start:stop]))
+        back = returns.first(peak + 1, _bound(values, start, float(spread[peak])))
         found.append(
             Spike(
                 since=int(train.steps[start]),
                 step=int(train.steps[peak]),
                 loss=float(train.values[peak]),
-                height=float(np.exp(values[peak] - trend[peak])) if train.values.min() >= 0 else float("nan"),
-                recovered=_returned(train, values, int(start), peak, spread),
+                height=float(np.exp(values[peak] - trend[peak])) if has_height else float("nan"),
+                recovered=None if back is None else int(train.steps[back]),
             )
         )
     return tuple(found)
@@ -79,21 +83,40 @@ def _jumps(values: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
     return course, spread, np.asarray((residual > _DEVIATIONS * spread) & (residual > np.log1p(_SHARE)) & over_dips)
 
 
-def _returned(train: Points, values: FloatArray, start: int, peak: int, spread: FloatArray) -> int | None:
-    before = float(np.median(values[max(0, start - _WINDOW // 2) : start]))
-    bound = before + max(_RETURN_DEVIATIONS * float(spread[peak]), float(np.log1p(_SHARE)))
-    for row in range(peak + 1, len(values)):
-        if values[row] <= bound and float(np.median(values[row : row + _RETURN_ROWS])) <= bound:
-            return int(train.steps[row])
-    return None
+def _bound(values: FloatArray, start: int, spread: float) -> float:
+    before = median(values[max(0, start - _WINDOW // 2) : start])
+    return before + max(_RETURN_DEVIATIONS * spread, float(np.log1p(_SHARE)))
+
+
+class _Returns:
+    """Where a curve is back below a level, for many jumps of a long curve: lowest values by block lead there."""
+
+    def __init__(self, values: FloatArray) -> None:
+        """Take the higher one of each row and the median of three rows from it on (of fewer at the end)."""
+        at_end = [median(values[row : row + _RETURN_ROWS]) for row in range(max(len(values) - 2, 0), len(values))]
+        rows = np.lib.stride_tricks.sliding_window_view(values, _RETURN_ROWS)
+        self._levels = np.maximum(values, np.concatenate([np.median(rows, axis=1), at_end]))
+        self._lowest = np.minimum.reduceat(self._levels, np.arange(0, len(values), _BLOCK))
+
+    def first(self, row: int, bound: float) -> int | None:
+        """The first row from ``row`` on that is at the level or below; None where there is none."""
+        block = row // _BLOCK
+        here = np.flatnonzero(self._levels[row : (block + 1) * _BLOCK] <= bound)
+        if len(here):
+            return row + int(here[0])
+        later = np.flatnonzero(self._lowest[block + 1 :] <= bound)
+        if not len(later):
+            return None
+        start = (block + 1 + int(later[0])) * _BLOCK
+        return start + int(np.argmax(self._levels[start : start + _BLOCK] <= bound))
 
 
 def _gradient_agrees(train: Points, gradient_norm: Points) -> BoolArray:
     """Steps without a gradient norm, or whose gradient norm, or a neighbour's, stands above its own trend by half."""
     from scipy.ndimage import maximum_filter1d, median_filter
 
-    norms = dict(zip(gradient_norm.steps.tolist(), gradient_norm.values.tolist(), strict=True))
-    known = np.array([norms.get(step, np.nan) for step in train.steps.tolist()])
+    at = np.minimum(np.searchsorted(gradient_norm.steps, train.steps), len(gradient_norm) - 1)
+    known = np.where(gradient_norm.steps[at] == train.steps, gradient_norm.values[at], np.nan)
     filled = np.where(np.isfinite(known), known, np.nanmedian(known) if np.isfinite(known).any() else 0.0)
     course = median_filter(filled, size=_WINDOW, mode="nearest")
     return np.asarray((maximum_filter1d(filled, size=3) > 1.5 * course) | ~np.isfinite(known))

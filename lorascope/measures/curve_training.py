@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorascope.measures.core import FloatArray
-from lorascope.measures.curve_points import Points, Strips, course_noise, scaled, strips, trend
+from lorascope.measures.curve_points import Points, Strips, course_noise, median, scaled, strips, trend
 
 _STRIPS = 20
 _FEWEST = 10
@@ -191,9 +191,12 @@ def find_stairs(train: Points, epochs: Points) -> Stairs | None:
     rows = int(min(_STAIR_ROWS[1], per_epoch // 2 - 1))
     if rows < _STAIR_ROWS[0]:
         return None
-    borders = [at for at in range(1, int(np.ceil(last))) if at < last]
+    first = max(1, int(np.floor(epoch[0])) + 1)
+    borders = range(first, int(np.ceil(last)))
+    if int(np.ceil(last)) - first > len(train):
+        return None
     falls = [(at, fall) for at in borders if (fall := _fall(epoch, values, at, rows)) is not None]
-    middles = [fall for at in [0, *borders] if (fall := _fall(epoch, values, at + 0.5, rows)) is not None]
+    middles = [fall for at in [first - 1, *borders] if (fall := _fall(epoch, values, at + 0.5, rows)) is not None]
     if not falls or not middles:
         return None
     drops = np.array([fall for _, fall in falls])
@@ -202,8 +205,8 @@ def find_stairs(train: Points, epochs: Points) -> Stairs | None:
     error = noise * np.sqrt(1 / len(drops) + 1 / len(middles))
     if excess < _STAIR_DROP or excess < _STAIR_DEVIATIONS * error or np.mean(drops > 0.5 * excess) < 0.6:
         return None
-    first = [int(train.steps[int(np.searchsorted(epoch, at, side="right"))]) for at, _ in falls]
-    return Stairs(tuple(first), tuple(float(drop) for drop in drops), excess)
+    starts = [int(train.steps[int(np.searchsorted(epoch, at, side="right"))]) for at, _ in falls]
+    return Stairs(tuple(starts), tuple(float(drop) for drop in drops), excess)
 
 
 def _fall(epoch: FloatArray, values: FloatArray, at: float, rows: int) -> float | None:
@@ -215,4 +218,4 @@ def _fall(epoch: FloatArray, values: FloatArray, at: float, rows: int) -> float 
     before, after = values[max(0, border - rows) : border], values[border + 1 : border + 1 + rows]
     if len(before) < rows or len(after) < rows:
         return None
-    return float(np.median(before) - np.median(after))
+    return median(before) - median(after)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lorascope.measures.core import BoolArray, FloatArray
-from lorascope.measures.curve_points import Points, bend_noise, scaled, trend
+from lorascope.measures.curve_points import Points, bend_noise, median, scaled, trend
 
 GENERALISATION_LOSS = 5.0  # per cent, Prechelt 1998
 PROGRESS_QUOTIENT = 2.0
@@ -256,12 +256,11 @@ def find_gap(train: Points, evaluation: Points) -> Gap | None:
 
 def stretch_level(train: Points, evaluation: Points, index: int) -> float | None:
     """Median training loss of the rows between the evaluation before and this one, three at least where there are."""
-    before = np.flatnonzero(train.steps <= evaluation.steps[index])
-    if not len(before):
+    end = int(np.searchsorted(train.steps, evaluation.steps[index], side="right"))
+    if not end:
         return None
-    start = evaluation.steps[index - 1] if index else -np.inf
-    stretch = before[train.steps[before] > start]
-    return float(np.median(train.values[before[-max(len(stretch), 3) :]]))
+    start = int(np.searchsorted(train.steps, evaluation.steps[index - 1], side="right")) if index else 0
+    return median(train.values[max(min(start, end - RISES), 0) : end])
 
 
 @dataclass(frozen=True)

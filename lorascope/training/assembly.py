@@ -19,6 +19,7 @@ from lorascope.training.arguments import total_steps
 from lorascope.training.collapse import CollapseAlarm
 from lorascope.training.collapse_watch import CollapseWatch
 from lorascope.training.collating import Collator, collator_for
+from lorascope.training.counting import divides_by_count
 from lorascope.training.data import TrainingData
 from lorascope.training.encoding import Encoded, Row, encode_items
 from lorascope.training.fisher import diagonal_fisher
@@ -35,6 +36,7 @@ from lorascope.training.penalties import Penalties, check_penalties
 from lorascope.training.replay import encode_replay, mix_replay
 from lorascope.training.resuming import method_callbacks
 from lorascope.training.sampling import BalancedSampler, EpochTold, balanced_weights
+from lorascope.training.stopping import check_strips
 from lorascope.training.structured_dropout import Compensation, apply_structured_dropout
 from lorascope.training.trainer import Objective
 
@@ -90,6 +92,8 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
     encode = _encoder(recipe, data, base, around)
     train, validation, notes = _encoded(recipe, data, base, encode, around)
     steps = total_steps(recipe, len(train.rows))
+    check_strips(recipe, steps)
+    counts = recipe.task.kind == "generate" and divides_by_count(base.model)
     check_penalties(recipe, base.new_weights)
     model = prepare_model(base.model, recipe, total_steps=steps, new_weights=base.new_weights)
     fisher = _fisher(recipe, data, base, encode)
@@ -100,9 +104,9 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
     if applied is not None:
         notes.append(applied.description)
     penalties = Penalties.from_recipe(model, recipe, new_weights=base.new_weights, fisher=fisher)
-    statistics = _statistics(recipe, data)
-    loss = _loss(recipe, data, statistics, model)
-    alarm = _alarm(recipe, data, loss, steps, around)
+    statistics = _statistics(recipe, data, train)
+    loss = _loss(recipe, data, statistics, model, counts=counts)
+    alarm = _alarm(recipe, data, train, loss, steps, around)
     sampler = _sampler(recipe, data, train, statistics)
     rows: Any = train.rows
     if recipe.task.mask_tokens:
@@ -129,10 +133,14 @@ def assemble(recipe: Recipe, data: TrainingData, base: LoadedBase, around: Surro
     )
 
 
-def _statistics(recipe: Recipe, data: TrainingData) -> LabelStatistics | None:
-    if recipe.task.kind != "labels":
-        return None
-    return label_statistics([item.labels for item in data.train if isinstance(item, LabelsItem)], data.labels)
+def _statistics(recipe: Recipe, data: TrainingData, train: _Rows) -> LabelStatistics | None:
+    return label_statistics(_label_sets(data, train), data.labels) if recipe.task.kind == "labels" else None
+
+
+def _label_sets(data: TrainingData, train: _Rows) -> list[tuple[str, ...]]:
+    """The labels of the items that are trained on, in the order of their rows; too long ones may be left out."""
+    kept = [data.train[place] for place in train.places if place is not None]
+    return [item.labels for item in kept if isinstance(item, LabelsItem)]
 
 
 def _multiple(arguments: TrainingArguments) -> int:
@@ -222,21 +230,24 @@ def _with_replay(
 
 
 def _put_weights(train: _Rows, weights: Sequence[float]) -> None:
-    """Each row gets its item's weight as a column; replay counts like a mean item."""
+    """Each row gets its item's weight as a column, of mean 1 over the items kept; replay counts like a mean item."""
     if not train.places:
         raise ConfigError(
             "rows that are packed have no weights of their own",
             where="loss.sample_weights",
             remedy="leave task.packing out",
         )
-    scaled = normalised_weights(weights)
+    normalised_weights(weights)  # names the item whose weight is none
+    scaled = iter(normalised_weights([weights[place] for place in train.places if place is not None]))
     for row, place in zip(train.rows, train.places, strict=True):
-        row["sample_weight"] = 1.0 if place is None else float(scaled[place])
+        row["sample_weight"] = 1.0 if place is None else float(next(scaled))
 
 
-def _loss(recipe: Recipe, data: TrainingData, statistics: LabelStatistics | None, model: Any) -> LossFunction | None:
-    """None leaves the loss to the model: a language model's cross entropy, which it computes as it is fastest."""
-    if recipe.task.kind == "generate" and recipe.loss.name in (None, "cross_entropy") and data.weights is None:
+def _loss(
+    recipe: Recipe, data: TrainingData, statistics: LabelStatistics | None, model: Any, *, counts: bool
+) -> LossFunction | None:
+    """None leaves the loss to the model: a language model's cross entropy, where it divides it by the step's tokens."""
+    if counts and recipe.loss.name in (None, "cross_entropy") and data.weights is None:
         return None
     return build_loss(
         recipe.loss,
@@ -272,25 +283,34 @@ def _sampler(
 ) -> BalancedSampler | None:
     if recipe.loss.sampler != "balanced" or statistics is None:
         return None
-    sets = [item.labels for item in data.train if isinstance(item, LabelsItem)]
-    weights = balanced_weights(sets, statistics)
-    rows = np.array([weights[place] for place in train.places if place is not None])
-    return BalancedSampler(rows, seed=recipe.seed)
+    return BalancedSampler(balanced_weights(_label_sets(data, train), statistics), seed=recipe.seed)
 
 
 def _alarm(
-    recipe: Recipe, data: TrainingData, loss: LossFunction | None, steps: int, around: Surroundings
+    recipe: Recipe, data: TrainingData, train: _Rows, loss: LossFunction | None, steps: int, around: Surroundings
 ) -> CollapseWatch | None:
     if recipe.task.kind != "labels" or loss is None:
         return None
-    sets = [item.labels for item in data.train if isinstance(item, LabelsItem)]
-    drawn = balanced_weights(sets, label_statistics(sets, data.labels)) if recipe.loss.sampler == "balanced" else None
-    weights = drawn if data.weights is None else np.asarray(data.weights) * (1.0 if drawn is None else drawn)
-    level = plateau_loss(loss, label_matrix(sets, data.labels), multi=data.multi_label, weights=weights)
+    level = _plateau(recipe, data, train, loss)
     alarm = CollapseAlarm(
         plateau=level, total_steps=steps, warmup_steps=warmup_steps(recipe.optim, steps), multi=data.multi_label
     )
     return CollapseWatch(alarm, multi=data.multi_label, labels=len(data.labels), plateau=level, say=around.say)
+
+
+def _plateau(recipe: Recipe, data: TrainingData, train: _Rows, loss: LossFunction) -> float:
+    """The lowest loss that a run can log while all outputs are alike, as its items are drawn and weighted."""
+    sets, drawn, weights = _label_sets(data, train), None, None
+    if recipe.loss.sampler == "balanced":
+        drawn = balanced_weights(sets, label_statistics(sets, data.labels))
+    if data.weights is not None:
+        weights = np.array([data.weights[place] for place in train.places if place is not None])
+    given = drawn if weights is None else weights * (1.0 if drawn is None else drawn)
+    level = plateau_loss(loss, label_matrix(sets, data.labels), multi=data.multi_label, weights=given)
+    if weights is None or drawn is None:
+        return level
+    # Weights have the mean 1 over the items and not over the draws.
+    return level * float(np.average(weights, weights=drawn) / weights.mean())
 
 
 def _first_logits(logits: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class BaseDivergence:
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """``rows`` hold ``input_ids`` and ``labels`` as lists; those without a supervised position are passed over."""
-        self._rows = [row for row in rows if any(label != IGNORED for label in row["labels"][1:])]
+        self._rows = [row for row in rows if any(label != IGNORED for label in row["labels"])]
         self._path = folder / _FILE
         self._base: dict[str, torch.Tensor] | None = load_file(str(self._path)) if self._path.is_file() else None
 
@@ -61,6 +61,8 @@ class BaseDivergence:
         with _without_prompts(model):
             for number, row in enumerate(self._rows):
                 read = _log_probabilities(model, row)
+                if not len(read):  # a decoder predicts no row's first token
+                    continue
                 most = left // (read.shape[-1] * read.element_size())
                 if most < 1:
                     break

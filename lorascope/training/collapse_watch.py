@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from lorascope.training.collapse import CollapseAlarm, CollapseNotice
 
 
-class CollapseWatch(TrainerCallback):  # type: ignore[misc]  # untyped base
-    """``notes`` collects what was said, each once. A resumed run reads its log first, and says nothing twice."""
+class CollapseWatch(TrainerCallback, ExportableState):  # type: ignore[misc]  # untyped bases
+    """``notes`` collects what was said, each once.
+
+    They are saved in each checkpoint: a resumed run has them, reads its log first, and says nothing twice.
+    """
 
     def __init__(
         self, alarm: CollapseAlarm, *, multi: bool, labels: int, plateau: float, say: Callable[[str], None]
@@ -27,13 +31,20 @@ class CollapseWatch(TrainerCallback):  # type: ignore[misc]  # untyped base
         self._step = 0
         self.notes: list[str] = []
 
+    def state(self) -> dict[str, Any]:
+        """The notes, in the form that the trainer saves."""
+        return {"args": {}, "attributes": {"notes": list(self.notes)}}
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Read the log of the sittings before."""
+        """Take the notes of the sittings before, and read their log, in which evaluations left no outputs."""
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.notes += [note for note in (saved or {}).get("attributes", {}).get("notes", []) if note not in self.notes]
         for row in state.log_history:
-            if "loss" in row:
-                self._heard(self._alarm.train_loss(int(row["step"]), _task_loss(row)))
+            notice = self._alarm.train_loss(int(row["step"]), _task_loss(row)) if "loss" in row else None
+            if saved is None:
+                self._heard(notice)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Remember the step, for the evaluation that may follow."""

@@ -11,6 +11,8 @@ import torch
 from lorascope.training.encoding_parts import IGNORED, Row
 
 _SEQUENCES = ("input_ids", "token_type_ids", "position_ids")
+TOKEN_COUNTS = "token_counts"
+"""A batch's column (rows,) with the tokens of each row; where it stands no mask tells them from padding."""
 DecoderInputs = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -20,8 +22,9 @@ class Collator:
 
     Labels of tokens are filled up with ``IGNORED``, which no loss counts; other labels become one tensor, as do further
     columns with one number a row (weights). Rows with ``position_ids`` are packed: they get no mask of padding, from
-    which the borders between their items could not be read, and each padded place is an item of its own. ``flat``
-    joins all packed rows of a batch to one without padding, as flash attention needs it. ``multiple`` rounds lengths
+    which the borders between their items could not be read, but ``TOKEN_COUNTS``, which is not for the model; each
+    padded place is an item of its own. ``flat`` joins all packed rows of a batch to one without padding, as flash
+    attention needs it. ``multiple`` rounds lengths
     up, which suits tensor cores. ``decoder_inputs`` gives an encoder–decoder's inputs from the labels.
     """
 
@@ -41,7 +44,9 @@ class Collator:
         batch = {
             name: _padded([row[name] for row in rows], width, fill[name]) for name in _SEQUENCES if name in rows[0]
         }
-        if not packed:
+        if packed:
+            batch[TOKEN_COUNTS] = torch.tensor([len(row["input_ids"]) for row in rows])
+        else:
             batch["attention_mask"] = _padded([[1] * len(row["input_ids"]) for row in rows], width, 0)
         for name in rows[0].keys() - batch.keys() - {"labels"}:
             batch[name] = torch.tensor([row[name] for row in rows])

@@ -50,8 +50,9 @@ def run_record(recipe: Recipe, data: TrainingData, *, start: str) -> dict[str, A
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """All settings that change what is learned, with presets and defaults written out."""
-    dropout = recipe.structured_dropout
-    method = recipe.method.model_copy(update={"alpha": recipe.method.scaling_alpha})
+    dropout, method = recipe.structured_dropout, recipe.method
+    if not method.rank_pattern:  # with ranks of their own, modules have an alpha of their own where none is given
+        method = method.model_copy(update={"alpha": method.scaling_alpha})
     plain = recipe.model_copy(
         update={
             "method": method,

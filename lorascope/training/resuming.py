@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peft import PeftType
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -23,11 +24,34 @@ def method_callbacks(model: Any, method: Method) -> list[TrainerCallback]:
     return [PromptEncoderCallback(model)] if method.name == "p-tuning" else []
 
 
+def restore_prompt_encoder(model: Any, folder: Path) -> None:
+    """Put p-tuning's encoder back as a checkpoint of the trainer has it; nothing happens for other methods.
+
+    To be called after PEFT has read the checkpoint, for it takes what the encoder gives for its embedding.
+
+    Raises:
+        CheckpointError: the checkpoint has none.
+    """
+    config = getattr(model, "peft_config", {}).get("default")
+    if config is None or config.peft_type != PeftType.P_TUNING:
+        return
+    encoder = model.prompt_encoder["default"]
+    try:
+        load_model(encoder, folder / _ENCODER, device=str(next(encoder.parameters()).device))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(
+            "the checkpoint lacks the prompts' encoder, so the run cannot go on from it",
+            where=str(folder),
+            remedy="remove this checkpoint; the run then goes on from the one before, or from the start",
+        ) from error
+
+
 class PromptEncoderCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
     """Keeps p-tuning's encoder in checkpoints: PEFT saves what it makes of the virtual tokens, and not itself."""
 
     def __init__(self, model: Any) -> None:
         """``model`` is the PEFT model."""
+        self._model = model
         self._encoder = model.prompt_encoder["default"]
 
     def on_train_begin(
@@ -38,17 +62,8 @@ class PromptEncoderCallback(TrainerCallback):  # type: ignore[misc]  # untyped b
         Raises:
             CheckpointError: the checkpoint has none.
         """
-        if not state.global_step:
-            return
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        try:
-            load_model(self._encoder, folder / _ENCODER, device=str(next(self._encoder.parameters()).device))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(
-                "the checkpoint lacks the prompts' encoder, so the run cannot go on from it",
-                where=str(folder),
-                remedy="remove this checkpoint; the run then goes on from the one before, or from the start",
-            ) from error
+        if state.global_step:
+            restore_prompt_encoder(self._model, Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the encoder beside the trainer's files."""

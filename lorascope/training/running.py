@@ -28,7 +28,7 @@ from lorascope.training.own_replay import REPLAY_FILE
 from lorascope.training.progress import LiveLog, OnProgress, ProgressCallback, quiet_trainer
 from lorascope.training.run_folder import RECORD, RunFolder, unwritable, write_json
 from lorascope.training.saving import save_trained
-from lorascope.training.stopping import StopEarly
+from lorascope.training.stopping import StopEarly, unbeaten_start
 from lorascope.training.trainer import LiveMeasure, RecipeTrainer, StepRules
 
 STATE = "trainer_state.json"
@@ -175,6 +175,10 @@ def _train(run: Run, folder: RunFolder, arguments: TrainingArguments, notes: lis
             f"stopped early at step {trainer.state.global_step} of {trainer.state.max_steps}: {stopping.reason}"
         )
         run.say(notes[-1])
+    unbeaten = unbeaten_start(run.recipe, trainer.state.log_history)
+    if unbeaten:
+        notes.append(unbeaten)
+        run.say(unbeaten)
     if kept_cache is not None:
         job.model.config.use_cache = kept_cache  # the trainer switches it off and would leave it so in the saved file
     job.finish()
@@ -202,7 +206,9 @@ def _go(trainer: RecipeTrainer, folder: RunFolder, stopping: StopEarly) -> None:
         checkpoint = folder.resume_point()  # the first process removes torn ones, before the others look
     if checkpoint is None:
         if not trainer.args.eval_on_start:
-            trainer.measure_live()  # measures against the base have to see it before the first step
+            # Measures against the base have to see it before the first step, in the precision that is trained in.
+            with trainer.accelerator.autocast():
+                trainer.measure_live()
         trainer.train()
         return
     state = TrainerState.load_from_json(str(checkpoint / STATE))
@@ -212,6 +218,8 @@ def _go(trainer: RecipeTrainer, folder: RunFolder, stopping: StopEarly) -> None:
         return
     trainer._load_from_checkpoint(str(checkpoint))
     trainer.state = state
+    # Clocks and notes go on from what the checkpoint has of them.
+    trainer.callback_handler.on_train_begin(trainer.args, state, trainer.control)
     if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
         trainer._load_best_model()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +19,13 @@ from transformers import (
 
 from lorascope.errors import EvaluationError
 from lorascope.schema.recipe import Recipe
+from lorascope.training.collating import TOKEN_COUNTS
+from lorascope.training.counting import supervised
 from lorascope.training.losses import LossFunction
 from lorascope.training.optimising import build_optimizer, build_scheduler
 from lorascope.training.penalties import Penalties
+from lorascope.training.resuming import restore_prompt_encoder
+from lorascope.training.rows import IGNORED
 from lorascope.training.structured_dropout.compensation import Compensation
 
 LiveMeasure = Callable[[Any, PreTrainedTokenizerBase], Mapping[str, float]]
@@ -31,8 +36,9 @@ LiveMeasure = Callable[[Any, PreTrainedTokenizerBase], Mapping[str, float]]
 class Objective:
     """What is minimised: the task's loss, a consistency term of two passes, penalties on the weights.
 
-    ``loss`` None takes the model's own (language models), else it is given logits and targets, and the weights of rows
-    that stand in the batches as ``sample_weight``. ``compensation`` is None where the recipe asks for no second pass.
+    ``loss`` None takes the model's own (language models that divide it by the step's count), else it is given logits
+    and targets, and the weights of rows that stand in the batches as ``sample_weight``. ``compensation`` is None where
+    the recipe asks for no second pass.
     """
 
     loss: LossFunction | None = None
@@ -94,28 +100,31 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """The loss of one batch, scaled so that the batches of one step add up to the step's mean."""
+        """The loss of one batch; those of one step's batches, over all processes, add up to the step's mean.
+
+        That is the mean over all its supervised tokens or rows, so how they are divided into batches changes nothing.
+        """
         batch = dict(inputs)
+        batch.pop(TOKEN_COUNTS, None)
         labels, weights = batch["labels"], batch.pop("sample_weight", None)
         if not model.training:
             outputs = model(**self._asked(batch, None))
             loss = self._task_loss(outputs, labels, weights)
             return (loss, outputs) if return_outputs else loss
-        counted = num_items_in_batch if self.model_accepts_loss_kwargs and self._is_text else None
+        counted = self._get_num_items_in_batch([batch]) if num_items_in_batch is None else num_items_in_batch
         asked = self._asked(batch, counted)
         compensation = self.objective.compensation
         graded, divergence = (
             ([model(**asked)], None)
             if compensation is None
-            else compensation.passes(lambda: model(**asked), model, labels, counted)
+            else compensation.passes(lambda: model(**asked), model, labels, self._terms(labels, counted))
         )
-        share = 1 / max(1, self.current_gradient_accumulation_steps)
         # Counted over all processes, whose gradients are averaged, a sum has to be made up for that.
-        scale = share if counted is None else float(self.accelerator.num_processes)
+        scale = float(self.accelerator.num_processes)
         task = torch.stack([self._task_loss(each, labels, weights, counted) for each in graded]).mean() * scale
         further = None if divergence is None else divergence * scale
         penalty = self.objective.penalties
-        added = None if penalty is None else penalty() * share
+        added = None if penalty is None else penalty() / max(1, self.current_gradient_accumulation_steps)
         self._parts.add(loss_task=task, loss_consistency=further, loss_penalty=added)
         loss = sum((part for part in (further, added) if part is not None), start=task)
         return (loss, graded[0]) if return_outputs else loss
@@ -124,11 +133,29 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
     def _is_text(self) -> bool:
         return self.recipe.task.kind == "generate"
 
+    @property
+    def _is_encoder_decoder(self) -> bool:
+        return bool(self.accelerator.unwrap_model(self.model).config.is_encoder_decoder)
+
+    def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Any]], device: Any = None) -> Any:
+        """What a step of these batches is divided by, over all processes: see :func:`supervised`; at least 1."""
+        if not batch_samples:
+            return None
+        kind, encoder_decoder = self.recipe.task.kind, self._is_encoder_decoder
+        own = sum(supervised(batch["labels"], kind, encoder_decoder=encoder_decoder) for batch in batch_samples)
+        return self.accelerator.gather(torch.tensor(own, device=self.args.device)).sum().clamp(min=1)
+
+    def _terms(self, labels: torch.Tensor, counted: torch.Tensor | int) -> torch.Tensor | int:
+        """Terms of the consistency loss in a step: one for each label of a row where a row can have several."""
+        several = self.recipe.task.kind == "labels" and labels.dim() == 2
+        return counted * labels.shape[1] if several else counted
+
     def _asked(self, batch: Mapping[str, Any], counted: torch.Tensor | int | None) -> dict[str, Any]:
         """What the model is given: with the labels where its own loss, or a decoder's input, is made of them."""
         if not self._is_text:
             return {name: value for name, value in batch.items() if name != "labels"}
-        return dict(batch) if counted is None else {**batch, "num_items_in_batch": counted}
+        own = self.objective.loss is None and counted is not None
+        return {**batch, "num_items_in_batch": counted} if own else dict(batch)
 
     def _task_loss(
         self,
@@ -186,6 +213,21 @@ class RecipeTrainer(Trainer):  # type: ignore[misc]  # untyped base
         if judged is not None and judged not in metrics:
             return False
         return bool(super()._determine_best_metric(metrics=metrics, trial=trial))
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Count the tokens of a batch: those read, padding left out, and those that an encoder–decoder writes."""
+        if TOKEN_COUNTS in inputs:
+            tokens = int(inputs[TOKEN_COUNTS].sum())
+        else:
+            tokens = int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["input_ids"].numel()
+        if self._is_text and self._is_encoder_decoder:
+            tokens += int((inputs["labels"] != IGNORED).sum())
+        over_all = self.accelerator.gather(torch.tensor(tokens, device=self.args.device)).sum()
+        self.state.num_input_tokens_seen += int(over_all)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        restore_prompt_encoder(self.accelerator.unwrap_model(self.model), Path(self.state.best_model_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint of weights that are numbers: a run that came apart must not be gone on with.

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorascope.data.logs.columns import Columns
 from lorascope.data.logs.curves import TrainingLog
-from lorascope.data.logs.lines import Mark, mark_of
+from lorascope.data.logs.lines import Mark, mark_of, trace_of
 from lorascope.errors import DataError
 
 _IN_NAME = "tfevents"
@@ -37,28 +37,40 @@ class EventReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._begin()
+
+    def _begin(self) -> None:
         self._columns = Columns(exclusive=True)
         self._loaders: dict[Path, Any] = {}
         self._marks: dict[Path, Mark] = {}
+        self._traces: dict[Path, bytes] = {}
+        self._failure: DataError | None = None
 
     def update(self) -> bool:
-        """Read what was added; True where anything was.
+        """Read what was added; files that shrank, vanished or were replaced are read anew. True where anything changed.
 
         Raises:
             DataError: the library is missing, or a file cannot be read.
         """
         files = event_files(self.path) if self.path.is_dir() else [self.path]
-        if any(self._is_replaced(file) for file in files) or not self._marks.keys() <= set(files):
-            self._columns, self._loaders, self._marks = Columns(exclusive=True), {}, {}
-        added = False
+        changed = any(self._is_replaced(file) for file in files) or not self._marks.keys() <= set(files)
+        if changed:
+            self._begin()
+        if self._failure is not None:
+            raise self._failure
         for file in files:
             if self._is_new(file):
-                for step, tag, value in self._scalars(file):
-                    if tag in _CLOSING:
-                        self._columns.finished = True
-                    elif self._columns.is_wanted(tag):
-                        self._columns.put(step, [(tag, value)])
-                    added = True
+                changed |= self._read_on(file)
+        return changed
+
+    def _read_on(self, file: Path) -> bool:
+        added = False
+        for step, tag, value in self._scalars(file):
+            if tag in _CLOSING:
+                self._columns.finished = True
+            else:
+                self._columns.put(step, [(tag, value)])
+            added = True
         return added
 
     def _is_replaced(self, file: Path) -> bool:
@@ -66,21 +78,49 @@ class EventReader:
         if before is None:
             return False
         mark = mark_of(file)
-        return mark.inode != before.inode or mark.size < before.size
+        if mark == before:
+            return False
+        return (
+            mark.inode != before.inode or mark.size < before.size or _trace(file, before.size) != self._traces.get(file)
+        )
 
     def _is_new(self, file: Path) -> bool:
         mark, before = mark_of(file), self._marks.get(file)
-        self._marks[file] = mark
+        if mark == before:
+            return False
+        self._marks[file], self._traces[file] = mark, _trace(file, mark.size)
         return before is None or mark.size != before.size
 
     def _scalars(self, file: Path) -> Iterator[tuple[int, str, float]]:
+        for event in self._events(file):
+            for value in event.summary.value:
+                if event.step < 0 or not (value.tag in _CLOSING or self._columns.is_wanted(value.tag)):
+                    continue
+                number = _scalar(value)
+                if number is not None:
+                    yield event.step, value.tag, number
+
+    def _events(self, file: Path) -> Iterator[Any]:
         if file not in self._loaders:
             self._loaders[file] = _loader(file)
-        for event in self._loaders[file].Load():
-            for value in event.summary.value:
-                number = _scalar(value)
-                if number is not None and event.step >= 0:
-                    yield event.step, value.tag, number
+        events = self._loaders[file].Load()
+        broken = importlib.import_module("google.protobuf.message").DecodeError
+        while True:
+            try:
+                event = next(events, None)
+            except OSError as error:
+                del self._marks[file]
+                raise DataError(f"the log cannot be read: {error.strerror}", where=str(file)) from error
+            except (broken, MemoryError, OverflowError) as error:
+                self._failure = DataError(
+                    "a record of the event file is broken",
+                    where=str(file),
+                    remedy="leave that file out, or give the run's trainer_state.json",
+                )
+                raise self._failure from error
+            if event is None:
+                return
+            yield event
 
     def log(self) -> TrainingLog:
         """Everything read so far."""
@@ -99,6 +139,14 @@ def _loader(file: Path) -> Any:
     return loading.LegacyEventFileLoader(str(file))
 
 
+def _trace(file: Path, end: int) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return trace_of(opened, end)
+    except OSError as error:
+        raise DataError(f"the log cannot be read: {error.strerror}", where=str(file)) from error
+
+
 def _scalar(value: Any) -> float | None:
     """The number of a summary value: a plain one, or a tensor of one element (TensorFlow 2); None for all others."""
     kind = value.WhichOneof("value")
@@ -106,5 +154,10 @@ def _scalar(value: Any) -> float | None:
         return float(value.simple_value)
     if kind != "tensor" or value.metadata.plugin_data.plugin_name not in ("", "scalars"):
         return None
-    array = importlib.import_module("tensorboard.util.tensor_util").make_ndarray(value.tensor)
+    if any(dimension.size != 1 for dimension in value.tensor.tensor_shape.dim):
+        return None  # before anything of that size is made
+    try:
+        array = importlib.import_module("tensorboard.util.tensor_util").make_ndarray(value.tensor)
+    except (OverflowError, TypeError, ValueError):
+        return None
     return float(array.item()) if array.size == 1 and array.dtype.kind in "fiu" else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import codecs
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from lorascope.errors import DataError
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 1 << 23
+_FIRST_BYTES = 4096
+_LAST_BYTES = 256
 _NOT_FINITE = re.compile(r"(?<=[:\s])-?(?:nan|NaN|inf|Infinity)(?=\s*[,}])")
 _BEYOND = (ValueError, SyntaxError, RecursionError, MemoryError)
 
@@ -40,6 +43,19 @@ def mark_of(path: Path) -> Mark:
     except OSError as error:
         raise DataError(f"the log cannot be read: {error.strerror}", where=str(path)) from error
     return Mark(state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+def trace_of(file: BinaryIO, end: int) -> bytes:
+    """Hash of the first bytes of a file and of the last ones before ``end``, where reading stopped.
+
+    A file that was only appended to keeps it. One that was written anew does not, though it may be longer and in the
+    same place on the disk: the numbers of places are given out again.
+    """
+    file.seek(0)
+    first = file.read(min(end, _FIRST_BYTES))
+    file.seek(max(end - _LAST_BYTES, 0))
+    last = file.read(min(end, _LAST_BYTES))
+    return hashlib.sha256(len(first).to_bytes(2, "big") + first + last).digest()
 
 
 def encoding_of(start: bytes) -> str:
@@ -64,6 +80,7 @@ class LineReader:
         self._columns = Columns()
         self._form = ""
         self._mark: Mark | None = None
+        self._trace = b""
         self._decoder: codecs.IncrementalDecoder | None = None
         self._rest = ""
         self._offset = self._line = self._cut = 0
@@ -77,24 +94,35 @@ class LineReader:
             DataError: the file cannot be read, or a line in its midst is broken JSON.
         """
         mark = mark_of(self.path)
-        if self._mark is not None and (mark.inode != self._mark.inode or mark.size < self._offset):
-            self._begin()
-        if self._failure is not None:
-            raise self._failure
         if mark == self._mark:
+            if self._failure is not None:
+                raise self._failure
             return False
-        self._mark = mark
         try:
             with self.path.open("rb") as file:
-                file.seek(self._offset)
-                for line in self._lines(file):
-                    self._take(line)
+                if self._mark is not None and self._is_replaced(file, mark, self._mark):
+                    self._begin()
+                self._mark = mark
+                self._read_on(file)
         except OSError as error:
             raise DataError(f"the log cannot be read: {error.strerror}", where=str(self.path)) from error
+        return True
+
+    def _is_replaced(self, file: BinaryIO, mark: Mark, before: Mark) -> bool:
+        return mark.inode != before.inode or mark.size < self._offset or trace_of(file, self._offset) != self._trace
+
+    def _read_on(self, file: BinaryIO) -> None:
+        if self._failure is not None:
+            raise self._failure
+        file.seek(self._offset)
+        try:
+            for line in self._lines(file):
+                self._take(line)
         except DataError as error:
             self._failure = error  # what is behind the bad line must not be read as if it were not there
             raise
-        return True
+        finally:
+            self._trace = trace_of(file, self._offset)
 
     def _lines(self, file: BinaryIO) -> Iterator[str]:
         while chunk := file.read(_CHUNK):

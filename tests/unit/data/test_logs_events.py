@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lorascope.data.logs import Curve, LogTail, read_log
+from lorascope.errors import DataError
 
 pytest.importorskip("tensorboard")
 
@@ -104,3 +105,47 @@ def test_the_writer_of_torch(tmp_path: Path) -> None:
         writer.add_text("args", "{}")
         writer.add_histogram("weights", np.array([1.0, 2.0, 3.0]), 1)
     assert read_log(tmp_path).train == Curve((1, 2, 3), (1.0, 0.5, pytest.approx(1 / 3)))
+
+
+def test_a_longer_file_in_the_same_place_on_the_disk_is_read_anew(tmp_path: Path) -> None:
+    path = append(tmp_path / "events.out.tfevents.1", *FIRST)
+    longer = append(tmp_path / "longer", *[event(step, train__loss=4.0) for step in range(1, 40)]).read_bytes()
+    tail = LogTail(path)
+    assert tail.poll() is not None
+    with path.open("r+b") as file:
+        file.truncate(0)
+        file.write(longer)
+    log = tail.poll()
+    assert log is not None
+    assert log.train.steps == tuple(range(1, 40))
+
+
+def test_a_record_that_is_no_event_stays_an_error(tmp_path: Path) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    path = append(tmp_path / "events.out.tfevents.1", *FIRST)
+    with path.open("ab") as file:
+        RecordWriter(file).write(b"\xff" * 20)
+    append(path, event(30, train__loss=0.5))
+    tail = LogTail(path)
+    for _ in range(2):
+        with pytest.raises(DataError, match="broken") as caught:
+            tail.poll()
+        assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("tag", ["train/loss", "weights"])
+def test_a_tensor_that_says_to_be_huge_is_passed_over(tmp_path: Path, tag: str) -> None:
+    huge = tensor(30, tag, 1.0)
+    huge.summary.value[0].tensor.tensor_shape.dim.add(size=10**15)
+    path = append(tmp_path / "events.out.tfevents.1", *FIRST, huge)
+    assert read_log(path).train.steps == (10, 20)
+
+
+def test_numbers_that_do_not_fit_their_kind_are_passed_over(tmp_path: Path) -> None:
+    odd = tensor(30, "train/loss", 1.0)
+    proto = odd.summary.value[0].tensor
+    proto.Clear()
+    proto.dtype = 4  # an unsigned byte
+    proto.int_val.append(10**6)
+    assert read_log(append(tmp_path / "events.out.tfevents.1", *FIRST, odd)).train.steps == (10, 20)

@@ -76,6 +76,45 @@ def test_a_log_that_is_cut_replaced_or_gone_is_read_anew(tmp_path: Path) -> None
     assert polled(tail).train.steps == (3,)
 
 
+@pytest.mark.parametrize("name", ["trainer_log.jsonl", "out.log"])
+def test_a_longer_log_in_the_same_place_on_the_disk_is_read_anew(tmp_path: Path, name: str) -> None:
+    """Unlinked and written again, a file often gets the number of its place back; one cut to nothing keeps it."""
+    path = tmp_path / name
+    path.write_text("".join(row(step) + "\n" for step in (1, 2)))
+    tail = LogTail(path)
+    assert polled(tail).train.steps == (1, 2)
+    place = path.stat().st_ino
+    with path.open("r+") as file:
+        file.truncate(0)
+        file.write("".join(row(step, 3.0) + "\n" for step in range(5, 25)))
+    assert path.stat().st_ino == place
+    assert polled(tail).train.steps == tuple(range(5, 25))
+    append(path, row(30) + "\n")
+    assert polled(tail).train.steps == (*range(5, 25), 30)
+
+
+def test_a_log_that_differs_only_where_reading_stopped_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "trainer_log.jsonl"
+    old, new = ([row(step, loss) + "\n" for step in range(1, 301)] for loss in (1.0, 2.0))
+    path.write_text("".join(old))
+    tail = LogTail(path)
+    assert polled(tail).train.values[-1] == 1.0
+    with path.open("r+") as file:
+        file.write("".join([*old[:200], *new[200:], row(301) + "\n"]))
+    assert polled(tail).train.values[199:202] == (1.0, 2.0, 2.0)
+
+
+def test_a_broken_log_that_is_replaced_by_a_longer_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(row(1) + '\n{"loss"\n' + row(2) + "\n")
+    tail = LogTail(path)
+    with pytest.raises(DataError, match="broken JSON"):
+        tail.poll()
+    with path.open("r+") as file:
+        file.write("".join(row(step) + "\n" for step in range(3, 9)))
+    assert polled(tail).train.steps == tuple(range(3, 9))
+
+
 def test_the_newest_state_of_a_run_folder_is_followed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     tail = LogTail(run)

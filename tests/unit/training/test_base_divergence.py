@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from lorascope.training import base_divergence
 from lorascope.training.base_divergence import BaseDivergence
@@ -58,3 +59,28 @@ def test_memory_is_bounded_by_reading_fewer_positions(rows, tiny_llama, sign_tok
 def test_without_a_supervised_position_nothing_is_said(tiny_llama, sign_tokenizer, tmp_path):
     row = {"input_ids": [3, 4, 5], "labels": [-100, -100, -100]}
     assert BaseDivergence([row], tmp_path)(tiny_llama(), sign_tokenizer) == {}
+
+
+def test_a_one_token_answer_counts_where_a_decoder_of_its_own_writes_it(sign_tokenizer, tiny_llama, tmp_path):
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(sign_tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    row = {"input_ids": [5, 6, 7], "labels": [9]}
+    assert BaseDivergence([row], tmp_path)(T5ForConditionalGeneration(config).eval(), sign_tokenizer) == {
+        "kl_to_base": 0.0
+    }
+    first = {"input_ids": [5, 6, 7], "labels": [5, -100, -100]}
+    assert BaseDivergence([first], tmp_path / "none")(tiny_llama().eval(), sign_tokenizer) == {}
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_the_base_is_read_in_the_precision_that_is_trained_in(train_signs, sign_recipe, tmp_path, at_start):
+    recipe = sign_recipe(
+        method={"name": "lora"},
+        optim={"max_steps": 2, "learning_rate": 1e-12, "precision": "bfloat16"},
+        evaluation={"every": 1, "at_start": at_start},
+    )
+    outcome = train_signs(tmp_path / "run", recipe, live=lambda folder, rows: [BaseDivergence(rows["first"], folder)])
+    assert outcome.metrics["eval_kl_to_base"] == 0.0

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from lorascope.errors import ConfigError
 from lorascope.schema.recipe import EarlyStopping, Recipe
-from lorascope.training.stopping import is_higher_better, judged_metric, stop_reason
+from lorascope.training.stopping import check_strips, is_higher_better, judged_metric, stop_reason, unbeaten_start
 
 LOSS, F1 = "eval_v_loss", "eval_v_f1"
 
@@ -59,3 +60,60 @@ def test_the_number_that_evaluations_are_compared_by():
     assert judged_metric(recipe(set="b", metric="f1_micro")) == "eval_b_f1_micro"
     assert is_higher_better(recipe(metric="f1_micro"))
     assert not is_higher_better(recipe())
+
+
+def test_the_quotient_looks_at_the_task_alone():
+    rows = log([2.0, 1.0, 1.2])
+    rows[2:2] = [{"loss": 9.0, "loss_task": 0.601}, {"loss": 5.0, "loss_task": 0.6}]
+    assert reason({"rule": "pq", "threshold": 0.5}, rows) is not None
+
+
+def stopping_recipe(rule, **evaluation):
+    return Recipe.model_validate(
+        {
+            "version": 1,
+            "base": "m",
+            "out": "o",
+            "task": {"kind": "labels", "train": "t", "validation": {"a": "x"}},
+            "optim": {"early_stopping": {"rule": rule}},
+            "evaluation": evaluation,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("every", "log_every", "refused", "remedy"),
+    [
+        (10, 10, True, "log_every to 5"),
+        (10, 20, True, "log_every to 5"),
+        (10, 5, False, ""),
+        (0.1, 10, True, "log_every to 5"),
+        (0.1, 0.05, False, ""),
+        (1, 1, True, "raise evaluation.every"),
+        (0.4, 10, False, ""),
+    ],
+)
+def test_the_quotient_is_refused_where_it_would_have_one_loss_alone(every, log_every, refused, remedy):
+    recipe = stopping_recipe("pq", every=every, log_every=log_every)
+    if not refused:
+        check_strips(recipe, 50)
+        return
+    with pytest.raises(ConfigError, match="it may have one alone") as caught:
+        check_strips(recipe, 50)
+    assert remedy in caught.value.remedy
+    check_strips(stopping_recipe("gl", every=every, log_every=log_every), 50)
+
+
+def test_a_start_that_nothing_beat_is_told_where_the_best_is_kept():
+    def rows(*values):
+        return [{"step": 5 * place, "eval_a_loss": value} for place, value in enumerate(values)]
+
+    best = stopping_recipe("gl", keep="best")
+    said = unbeaten_start(best, rows(1.0, 1.5, 1.25))
+    assert "eval_a_loss was 1 before the first step and at best 1.25 afterwards, at step 10" in said
+    assert unbeaten_start(best, rows(1.0, 1.5, 0.9)) is None
+    assert unbeaten_start(best, rows(1.0)) is None
+    assert unbeaten_start(best, rows(1.0, 1.5)[1:]) is None
+    assert unbeaten_start(stopping_recipe("gl"), rows(1.0, 1.5)) is None
+    higher = stopping_recipe("gl", keep="best", metric="f1_micro")
+    assert unbeaten_start(higher, [{"step": 0, "eval_a_f1_micro": 0.4}, {"step": 3, "eval_a_f1_micro": 0.5}]) is None
