@@ -183,40 +183,82 @@ MEANINGS = {
 }
 
 
+SWEEP_MEANINGS = {
+    "version": "of the form of the file",
+    "out": "the sweep's folder, relative to the sweep's file: runs and report",
+    "recipe": "the recipe's file, relative to the sweep's; null: its keys stand in this one. Beside a file, a recipe's "
+    "keys that stand here replace the file's",
+    "preset": "see [presets](sweeps.md#presets)",
+    "grid": "dotted key to a list of values; every combination of the lists is a point",
+    "zip": "as grid, but the lists go together, value by value; several such blocks as a list",
+    "seeds": "every point is trained once with each; empty: the recipe's seed alone",
+    "points": "named points, each with the dotted keys that it sets; null leaves out the preset's of that name",
+    "choose": "a first stage: one setting is chosen on validation before seeds are spent; null: the preset's",
+    "reference": "the point that the others are compared with; null: the preset's, else the first",
+    "sequence": "stages by name, each trained from the last, with the dotted keys that each sets",
+    "compare": "how finished runs are compared with the base",
+    "choose.key": "the dotted key that is chosen",
+    "choose.values": "what is tried: one list for all, or a list for each method or point by name",
+    "choose.by": "`loss`, or a metric as the run's log names it; its last validation numbers count",
+    "choose.set": "the validation set that is looked at; null: the first",
+    "choose.for": "`method`: tried at the first point of each method, for all its points; `point`: at every point",
+    "compare.suite": "a suite's file, relative to the sweep's; null: the points' own validation sets",
+    "compare.metric": "what points are judged by; null: the task's leading metric",
+    "compare.margin": "the difference that matters in that metric; null: the suite's or the metric's default",
+    "compare.limit": "items of each set at most; null: all, or `task.validation_limit`",
+    "compare.probe": "languages of the built-in probe; `[]`: it is not asked",
+    "compare.weights": "whether the weights of every run are analysed",
+    "compare.train_gap": "ask training items as well, for the gap of the metric",
+    "compare.max_new_tokens": "of each answer, for tasks of kind generate made of validation sets",
+}
+
+
 def recipe() -> str:
-    """Every key of a recipe with type, default and meaning, from the schema that reads recipes."""
+    """Every key of a recipe and of a sweep with type, default and meaning, from the schemas that read them."""
     from lorascope.schema.recipe import Recipe
+    from lorascope.schema.sweep import SweepPlan
 
     lines = [
         "# Recipe keys",
         "",
-        "Generated from `lorascope/schema/recipe.py`; [training](training.md) says when to use what. A key that is "
-        "left out has its default; `recipe.lock.yaml` in a run's folder has all of them.",
+        "Generated from `lorascope/schema/recipe.py` and `sweep.py`; [training](training.md) says when to use what, "
+        "[sweeps](sweeps.md) what a sweep is. A key that is left out has its default; `recipe.lock.yaml` in a run's "
+        "folder has all of them. The keys of a sweep's file are [at the end](#a-sweeps-file).",
         "",
+        *_key_tables(Recipe, MEANINGS, "The file"),
+        *_key_tables(SweepPlan, SWEEP_MEANINGS, "A sweep's file", "A sweep's "),
     ]
-    unused = set(MEANINGS)
-    for title, prefix, model in _recipe_blocks(Recipe, ""):
-        lines += [f"## {title}", "", "| key | value | default | meaning |", "|---|---|---|---|"]
-        for name, field in model.model_fields.items():
-            meaning = MEANINGS.get(prefix + name) or _schema_words(name, field, model)
-            if not meaning:
-                raise ValueError(f"nothing says what the recipe's key '{prefix}{name}' means; add it to MEANINGS")
-            unused.discard(prefix + name)
-            cells = (f"`{name}`", _value(field), _default(field), meaning)
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-    if unused:
-        raise ValueError(f"MEANINGS has what is no key of a recipe: {', '.join(sorted(unused))}")
     return "\n".join(lines)
 
 
-def _recipe_blocks(model: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
-    """Title, key prefix and schema of the file itself and of every block in it."""
-    yield (f"`{prefix.rstrip('.')}`" if prefix else "The file"), prefix, model
+def _key_tables(top: Any, meanings: dict[str, str], whole: str, before: str = "") -> list[str]:
+    """One table for the file itself, titled ``whole``, and one for every block, its title after ``before``."""
+    lines: list[str] = []
+    unused = set(meanings)
+    for prefix, model in _blocks(top, ""):
+        title = f"{before}`{prefix.rstrip('.')}`" if prefix else whole
+        lines += [f"## {title}", "", "| key | value | default | meaning |", "|---|---|---|---|"]
+        for name, field in model.model_fields.items():
+            key = field.alias or name
+            meaning = meanings.get(prefix + key) or _schema_words(name, field, model)
+            if not meaning:
+                raise ValueError(f"nothing says what the key '{prefix}{key}' means; add it to the meanings")
+            unused.discard(prefix + key)
+            cells = (f"`{key}`", _value(field), _default(field), meaning)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    if unused:
+        raise ValueError(f"there are meanings of what is no key: {', '.join(sorted(unused))}")
+    return lines
+
+
+def _blocks(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Key prefix and schema of the file itself and of every block in it."""
+    yield prefix, model
     for name, field in model.model_fields.items():
         for inner in _members(field.annotation):
             if _is_block(inner):
-                yield from _recipe_blocks(inner, f"{prefix}{name}.")
+                yield from _blocks(inner, f"{prefix}{name}.")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -248,10 +290,16 @@ def _type(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin is typing.Annotated:
         return _type(inner[0])
+    if origin is list and inner[0] is Any:
+        return "list"
     if origin is list:
         return f"list of {'(' + _type(inner[0]) + ')' if typing.get_origin(inner[0]) else _type(inner[0])}"
+    if origin is dict and typing.get_origin(inner[1]) is list:
+        return "mapping to lists"
+    if origin is dict and (typing.get_origin(inner[1]) or inner[1] is Any):
+        return "mapping"
     if origin is dict:
-        return "mapping" if typing.get_origin(inner[1]) else f"mapping to {' or '.join(map(_type, _members(inner[1])))}"
+        return f"mapping to {' or '.join(map(_type, _members(inner[1])))}"
     return {int: "integer", float: "number", str: "text", bool: "true, false", types.NoneType: "null"}[annotation]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +24,19 @@ _EVERY = 30.0
 """Seconds between two plain status lines of one run, where the output is no terminal."""
 
 
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number", context, parameter)
+    return value
+
+
 @click.command()
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--follow", is_flag=True, help="Read on while the run goes on; print each finding when it appears.")
 @click.option(
     "--plateau-loss",
     type=float,
+    callback=_finite,
     metavar="LOSS",
     help="Label tasks: the training loss of a model that knows the label frequencies alone.",
 )
@@ -102,14 +110,14 @@ def _can_draw(console: Console) -> bool:
 
 def _bins(curve: Curve, span: Sequence[int], width: int) -> list[float | None]:
     """Medians of the values in equal stretches of the span's steps; None for a stretch without any."""
-    from statistics import median
+    from statistics import median_high, median_low
 
     first, last = min(span[0], curve.steps[0]), max(span[-1], curve.steps[-1])
     inside: list[list[float]] = [[] for _ in range(width)]
     for step, value in zip(curve.steps, curve.values, strict=True):
         if value is not None:
             inside[min((step - first) * width // max(last - first, 1), width - 1)].append(value)
-    return [median(values) if values else None for values in inside]
+    return [median_low(values) / 2 + median_high(values) / 2 if values else None for values in inside]  # no overflow
 
 
 def _scale(curves: Sequence[Curve], width: int) -> tuple[float, float] | None:
@@ -127,7 +135,7 @@ def sparkline(curve: Curve, span: Sequence[int], scale: tuple[float, float], wid
     low, high = scale
     levels = []
     for value in _bins(curve, span, width):
-        share = 0.0 if value is None or high <= low else (value - low) / (high - low)
+        share = 0.0 if value is None or high <= low else (value / 2 - low / 2) / (high / 2 - low / 2)
         levels.append(" " if value is None else _BLOCKS[min(max(int(share * len(_BLOCKS)), 0), len(_BLOCKS) - 1)])
     return "".join(levels)
 

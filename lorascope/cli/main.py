@@ -104,11 +104,18 @@ def _show(error: LorascopeError, console: Console, debug: bool) -> None:
     if debug:
         console.print(traceback.format_exc(), markup=False, highlight=False, soft_wrap=True)
     console.print("Error: ", style="bold red", end="")
-    console.print(error.problem, markup=False, highlight=False, soft_wrap=True)
+    console.print(_legible(error.problem), markup=False, highlight=False, soft_wrap=True)
     for label, text in (("where", error.where), ("what to do", error.remedy)):
         if text:
             console.print(f"  {label}: ", style="bold", end="")
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(_legible(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def _legible(text: str) -> str:
+    """Names in a message come from files: what would command the terminal is written as an escape."""
+    from lorascope.data.logs import printable
+
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _bug(console: Console, debug: bool) -> int:

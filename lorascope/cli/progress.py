@@ -53,7 +53,8 @@ class TerminalWatch:
 class _PlainStage:
     """One stage in a log: a line every half minute, and an early one where the stage will take long.
 
-    The time left is the pace so far, without what an earlier run had done, times what is left.
+    The time left is the pace so far times what is left: neither what an earlier run had done counts, nor what comes
+    before the first step, up to the last report of nothing done.
     """
 
     def __init__(self, title: str, say: Callable[[str], None], clock: Callable[[], float]) -> None:
@@ -65,9 +66,11 @@ class _PlainStage:
     def report(self, done: int, total: int) -> None:
         """``done`` of ``total`` steps are finished."""
         now = self._clock()
-        if self._start is None:
+        if not done:
+            self._start = (now, 0)
+        elif self._start is None:
             # A stage that begins with more than one step done has them from an earlier run.
-            self._start = (self._began, 0) if done <= 1 else (now, done)
+            self._start = (self._began, 0) if done == 1 else (now, done)
         since, before = self._start
         left = (now - since) / (done - before) * (total - done) if done > before else None
         if done >= total or not self._is_due(now, left):

@@ -62,6 +62,7 @@ def train(recipe: Path | None, from_findings: Path | None, **options: Any) -> in
 def _train(path: Path, options: dict[str, Any]) -> int:
     from lorascope.data.recipes import load_recipe
     from lorascope.workflows.output import prove_writable
+    from lorascope.workflows.train import prove_apart, prove_place, train_recipe
     from lorascope.workflows.training_data import load_training_data
 
     quiet, as_json = options["quiet"] or _is_helper(), options["as_json"]
@@ -69,17 +70,20 @@ def _train(path: Path, options: dict[str, Any]) -> int:
     recipe, out = loaded.recipe, options["out"]
     if out is not None:
         recipe = recipe.model_copy(update={"out": str(out.absolute())})
+    prove_place(recipe, loaded.root)
     data = load_training_data(recipe, loaded.root)
     if options["dry_run"]:
+        prove_apart(recipe, loaded.root)
         return _show_plan(loaded, recipe, data, quiet=quiet, as_json=as_json)
     prove_writable(loaded.root / Path(recipe.out).expanduser())
     watch = watcher(quiet)
     for note in loaded.notes:
         watch.say(note)
-    from lorascope.workflows.train import train_recipe
     from lorascope.workflows.training_summary import summarise
 
-    outcome = train_recipe(recipe, root=loaded.root, overwrite=options["overwrite"], watch=watch, loaded=data)
+    outcome = train_recipe(
+        recipe, root=loaded.root, overwrite=options["overwrite"], watch=watch, loaded=data, source=loaded
+    )
     if _is_helper():
         return 0
     summary = summarise(recipe, loaded.root, outcome)
@@ -144,12 +148,13 @@ def _show(summary: TrainingSummary, console: Console) -> None:
 
 def _numbers(summary: TrainingSummary) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for name in ("validation", "number", "last", "best", "at step"):
+    for name in ("validation", "number", "start", "last", "best", "at step"):
         table.add_column(name, justify="left" if name in ("validation", "number") else "right")
     for one in summary.validation:
+        start = "" if one.first is None else f"{one.first:.4g}"
         best = "" if one.best is None else f"{one.best:.4g}"
         step = "" if one.best_step is None else f"{one.best_step:,}"
-        table.add_row(one.split, one.name, f"{one.last:.4g}", best, step)
+        table.add_row(one.split, one.name, start, f"{one.last:.4g}", best, step)
     return table
 
 

@@ -45,6 +45,8 @@ __all__ = [
     "write_yaml",
 ]
 _SHOWN_ERRORS = 5
+_MOST_BY_ALIASES = 100_000
+"""Values that aliases may add to those that are written: some lines of them can stand for more than any memory."""
 _QUOTES = 'YAML reads yes, no, on and off as true and false; write them in quotes: "yes"'
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -167,6 +169,7 @@ def read_document(path: Path, *, what: str, start: str | None = None) -> Documen
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             raise ConfigError(f"the {what} is empty", where=str(path), remedy=start)
+        _refuse_endless_aliases(node, str(path))
         _refuse_repeated_keys(node, path, (), set())
         raw = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -182,6 +185,25 @@ def _no_yaml(error: yaml.YAMLError, what: str, path: Path) -> ConfigError:
     where = f"{path}, line {mark.line + 1}" if mark else str(path)
     problem = getattr(error, "problem", None) or "cannot be parsed"
     return ConfigError(f"the {what} is not valid YAML: {problem}", where=where, remedy="check indentation")
+
+
+def _refuse_endless_aliases(node: yaml.Node, where: str) -> None:
+    sizes: dict[int, int] = {}
+    if _expanded_size(node, sizes) > len(sizes) + _MOST_BY_ALIASES:
+        problem = f"its aliases stand for more than {_MOST_BY_ALIASES:,} values"
+        raise ConfigError(problem, where=where, remedy="write out what is meant, without aliases of aliases")
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node comes to when every alias is written out; ``sizes`` are of those seen. A node that holds
+    itself, which is refused elsewhere, counts within itself as one.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = 1
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        children = [part for one in inner for part in (one if isinstance(one, tuple) else (one,))]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def _refuse_repeated_keys(node: yaml.Node, path: Path, around: tuple[yaml.Node, ...], done: set[int]) -> None:
@@ -220,6 +242,9 @@ def _setting(text: str, origin: str) -> Setting:
     if not equals or not all(key.split(".")):
         raise ConfigError("a setting is written key=value", where=origin, remedy="such as optim.epochs=3")
     try:
+        node = yaml.compose(value, Loader=_Loader)
+        if node is not None:
+            _refuse_endless_aliases(node, origin)
         return Setting(key, yaml.load(value, Loader=_Loader), origin)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         said = getattr(error, "problem", None) or error

@@ -11,6 +11,8 @@ from lorascope.data.readers import Row
 from lorascope.errors import DataError
 from lorascope.schema.suite import labels_in_words, right_labels
 
+_LONGEST_INDEX = 18
+
 
 def _wrong(row: Row, name: str, expected: str, remedy: str | None = None) -> DataError:
     found = type(row.fields.get(name)).__name__
@@ -54,7 +56,7 @@ def array(row: Row, name: str) -> list[Any]:
     if row.untyped and isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise _wrong(row, name, "a JSON array", 'write ["a", "b"] in the cell') from None
     if not isinstance(value, (list, tuple)):
         raise _wrong(row, name, "a list")
@@ -99,9 +101,13 @@ def number(row: Row, name: str) -> float:
             raise _wrong(row, name, "a number") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _wrong(row, name, "a number")
-    if not math.isfinite(value):
-        raise DataError(f"the field '{name}' is {value}, not a finite number", where=row.place)
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        raise DataError(f"the field '{name}' is a number beyond 1e308", where=row.place) from None
+    if not math.isfinite(found):
+        raise DataError(f"the field '{name}' is {found}, not a finite number", where=row.place)
+    return found
 
 
 def class_name(row: Row, name: str, value: Any, labels: Sequence[str] | None) -> str:
@@ -153,7 +159,7 @@ def answer_index(row: Row, name: str, choices: Sequence[str]) -> int:
     readings = {index for index, choice in enumerate(choices) if choice == value}
     if len(value) == 1 and 0 <= ord(value) - ord("A") < len(choices):
         readings.add(ord(value) - ord("A"))
-    if not readings and row.untyped and value.isdecimal() and int(value) < len(choices):
+    if not readings and row.untyped and value.isdecimal() and len(value) < _LONGEST_INDEX and int(value) < len(choices):
         readings.add(int(value))
     if len(readings) != 1:
         problem = "is no choice" if not readings else "names more than one choice"

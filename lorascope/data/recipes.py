@@ -150,6 +150,24 @@ def _prove_files(recipe: Recipe, root: Path, lock: Lock, document: Document) -> 
             )
 
 
+def prove_base(loaded: LoadedRecipe, content: str) -> None:
+    """Compare the base's content hash with the one in a lock; nothing where there is none, or where a setting names
+    another base.
+
+    Raises:
+        ConfigError: the base is not the one that the run was made from.
+    """
+    wanted = loaded.lock.base if loaded.lock else None
+    others = {setting.removeprefix("--set ").partition("=")[0].strip() for setting in loaded.settings}
+    if wanted is None or wanted == content or "base" in others:
+        return
+    raise ConfigError(
+        f"the base {loaded.recipe.base} is not the one that the run was made from: its content changed",
+        where=read_document(loaded.path, what="recipe").where(("lock", "base")),
+        remedy="restore it, or delete its line under 'lock' to train it as it is now",
+    )
+
+
 def _other_libraries(lock: Lock) -> Iterator[str]:
     here = dict(_installed(lock.libraries))
     for name, then in lock.libraries.items():
@@ -176,7 +194,7 @@ def resolved_recipe(recipe: Recipe, root: Path, *, chosen: Mapping[str, Any] | N
     for block, key in ((plain["replay"], "data"), (plain["replay"], "prompts"), (plain["optim"]["ewc"], "data")):
         if block and block[key]:
             block[key] = data_path(block[key], root)
-    if recipe.method.name in LOW_RANK:
+    if recipe.method.name in LOW_RANK and not recipe.method.rank_pattern:  # with one, alpha is each module's own
         method["alpha"] = recipe.method.scaling_alpha
     if recipe.method.name == "adalora":
         method["target_rank"] = method["target_rank"] or max(method["rank"] // 2, 1)

@@ -18,6 +18,11 @@ from lorascope.schema.recipe import LOW_RANK, PROMPTS, Method, Recipe
 from lorascope.schema.sweep import Choose, Overrides, SweepPlan
 
 _START = "give 'version: 1', 'out', a recipe, and 'grid', 'points' or 'preset'"
+_STAGES = (
+    "write each stage with a name and dotted keys: "
+    "sequence: {first: {task.train: a.jsonl, task.validation: va.jsonl}, "
+    "second: {task.train: b.jsonl, task.validation: vb.jsonl}}"
+)
 _NAME = re.compile(r"^[A-Za-z0-9][\w.+-]*$")
 _PREFIX = {
     "method.rank": "r", "method.alpha": "a", "method.dropout": "drop", "method.virtual_tokens": "v",
@@ -69,6 +74,7 @@ def load_sweep(path: Path) -> Sweep:
     """
     document = read_document(path, what="sweep", start=_START)
     own, inline = _parted(document)
+    _check_sequence(own)
     plan = validate(own, SweepPlan)
     source, root = _source(plan, document, inline)
     base = _recipe(source)
@@ -110,6 +116,20 @@ def _parted(document: Document) -> tuple[Document, dict[str, Any]]:
             remedy = f"did you mean '{near[0]}'?" if near else listed
             raise ConfigError(f"unknown key '{key}'", where=document.where((key,)), remedy=remedy)
     return replace(document, raw={key: value for key, value in raw.items() if key in known}), foreign
+
+
+def _check_sequence(document: Document) -> None:
+    """A list of stages, a stage that is no mapping, or a single stage: said with what to write."""
+    stages = document.raw.get("sequence", {})
+    if not isinstance(stages, dict):
+        raise ConfigError("'sequence' is no mapping", where=document.where(("sequence",)), remedy=_STAGES)
+    for name, settings in stages.items():
+        if not isinstance(settings, dict):
+            where = document.where(("sequence", name))
+            raise ConfigError(f"'sequence.{name}' is no mapping", where=where, remedy=_STAGES)
+    if len(stages) == 1:
+        problem = "'sequence' needs two stages at least"
+        raise ConfigError(problem, where=document.where(("sequence",)), remedy=_STAGES)
 
 
 def _source(plan: SweepPlan, document: Document, inline: dict[str, Any]) -> tuple[Document, Path]:
@@ -231,7 +251,8 @@ def _combinations(plan: SweepPlan, preset: Preset) -> Iterator[dict[str, Any]]:
 def _content(recipe: Recipe) -> dict[str, Any]:
     """What a run depends on, with defaults written out, so that saying a default changes nothing."""
     full = recipe.model_dump(exclude={"out", "seed"})
-    full["method"]["alpha"] = recipe.method.scaling_alpha if recipe.method.name in LOW_RANK else None
+    if not recipe.method.rank_pattern:  # with one, an alpha that is left out is each module's own
+        full["method"]["alpha"] = recipe.method.scaling_alpha if recipe.method.name in LOW_RANK else None
     return full
 
 
@@ -351,4 +372,9 @@ def _check_stages(plan: SweepPlan, points: Sequence[Point], path: Path) -> None:
                 "a stage starts from the last one and sets no base", where=f"{path}, sequence, {name}", remedy="drop it"
             )
         for point in points:
-            point.varied(settings, f"{path}, sequence, {name}")
+            try:
+                point.varied(settings, f"{path}, sequence, {name}")
+            except ConfigError as error:
+                if any("." not in key for key in settings):
+                    error.remedy = f"{error.remedy}; {_STAGES}" if error.remedy else _STAGES
+                raise

@@ -12,6 +12,18 @@ from lorascope.engines.holding import Ready
 from lorascope.errors import EvaluationError
 from lorascope.schema.seams import answer_separator, choice_separator
 
+# What a template can run into: its own refusals, and mistakes in its expressions.
+_REFUSALS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -38,7 +50,7 @@ def prompt_of(ready: Ready, text: str | None, messages: Sequence[Mapping[str, st
         )
     try:
         rendered = ready.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
+    except _REFUSALS as error:
         roles = ", ".join(message["role"] for message in messages)
         raise EvaluationError(f"the chat template refuses messages of {roles}: {error}", where=where) from error
     return Prompt(str(rendered), chat=True)

@@ -35,6 +35,8 @@ _HOMES: dict[str, str] = {
     "paired_many": "statistics",
     "per_label": "labels",
     "read_curves": "curves",
+    "read_training": "curves",
+    "read_validation": "curves",
     "score_choices": "choices",
     "score_entities": "tokens",
     "score_forgetting": "forgetting",

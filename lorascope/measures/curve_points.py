@@ -39,9 +39,12 @@ class Points:
 
     def without(self, stretches: Sequence[tuple[float, float]]) -> Points:
         """The points outside of the stretches first ≤ step < end."""
-        kept = np.ones(len(self.steps), dtype=bool)
-        for first, end in stretches:
-            kept &= (self.steps < first) | (self.steps >= end)
+        borders = np.array(stretches, dtype=np.float64).reshape(-1, 2)
+        borders = borders[borders[:, 0] < borders[:, 1]]
+        opened, closed = (
+            np.bincount(np.searchsorted(self.steps, side), minlength=len(self.steps) + 1) for side in borders.T
+        )
+        kept = np.cumsum(opened - closed)[: len(self.steps)] == 0
         return Points(self.steps[kept], self.values[kept], self.broken)
 
     def within(self, after: float, until: float) -> Points:

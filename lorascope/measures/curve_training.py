@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorascope.measures.core import FloatArray
-from lorascope.measures.curve_points import Points, Strips, course_noise, median, scaled, strips, trend
+from lorascope.measures.core import FloatArray, IntArray
+from lorascope.measures.curve_points import Points, Strips, course_noise, scaled, strips, trend
 
 _STRIPS = 20
 _FEWEST = 10
@@ -191,31 +191,28 @@ def find_stairs(train: Points, epochs: Points) -> Stairs | None:
     rows = int(min(_STAIR_ROWS[1], per_epoch // 2 - 1))
     if rows < _STAIR_ROWS[0]:
         return None
-    first = max(1, int(np.floor(epoch[0])) + 1)
-    borders = range(first, int(np.ceil(last)))
-    if int(np.ceil(last)) - first > len(train):
+    first, end = max(1.0, float(np.floor(epoch[0])) + 1), float(np.ceil(last))
+    if not 0 < end - first <= len(train):
         return None
-    falls = [(at, fall) for at in borders if (fall := _fall(epoch, values, at, rows)) is not None]
-    middles = [fall for at in [first - 1, *borders] if (fall := _fall(epoch, values, at + 0.5, rows)) is not None]
-    if not falls or not middles:
+    borders = np.arange(first, end)
+    starts, drops = _falls(epoch, values, borders, rows)
+    _, middles = _falls(epoch, values, np.append(first - 1, borders) + 0.5, rows)
+    if not len(drops) or not len(middles):
         return None
-    drops = np.array([fall for _, fall in falls])
     excess = float(drops.mean() - np.mean(middles))
     noise = strips(train, _FINE_STRIPS, values=values).row_noise * np.sqrt(np.pi / rows)
     error = noise * np.sqrt(1 / len(drops) + 1 / len(middles))
     if excess < _STAIR_DROP or excess < _STAIR_DEVIATIONS * error or np.mean(drops > 0.5 * excess) < 0.6:
         return None
-    starts = [int(train.steps[int(np.searchsorted(epoch, at, side="right"))]) for at, _ in falls]
-    return Stairs(tuple(starts), tuple(float(drop) for drop in drops), excess)
+    return Stairs(tuple(int(step) for step in train.steps[starts]), tuple(drops.tolist()), excess)
 
 
-def _fall(epoch: FloatArray, values: FloatArray, at: float, rows: int) -> float | None:
-    """Median level of the rows up to ``at`` less that of the rows after it.
+def _falls(epoch: FloatArray, values: FloatArray, at: FloatArray, rows: int) -> tuple[IntArray, FloatArray]:
+    """Median level of the rows up to each epoch less that of the rows after it, with the first row after.
 
-    The first row after is left out: it is a mean over steps on both sides.
+    That row is left out of the levels: it is a mean over steps on both sides. Epochs with too few rows are as well.
     """
-    border = int(np.searchsorted(epoch, at, side="right"))
-    before, after = values[max(0, border - rows) : border], values[border + 1 : border + 1 + rows]
-    if len(before) < rows or len(after) < rows:
-        return None
-    return median(before) - median(after)
+    borders = np.searchsorted(epoch, at, side="right")
+    borders = borders[(borders >= rows) & (borders + 1 + rows <= len(values))]
+    window = borders[:, np.newaxis] + np.arange(rows)
+    return borders, np.median(values[window - rows], axis=1) - np.median(values[window + 1], axis=1)

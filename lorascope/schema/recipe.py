@@ -6,9 +6,10 @@ so. What is impossible for any model is refused here; what depends on a model or
 
 from __future__ import annotations
 
-from typing import Literal
+import unicodedata
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from lorascope.schema.model import Finite, Model
 
@@ -26,6 +27,22 @@ Structure = Literal["element", "column", "span"]
 DropoutPreset = Literal["dropkey", "dropattention", "hiddencut", "hiddenkey-minus", "hiddenkey"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Layers = Literal["auto", "all", "later-half"]
+_LARGEST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+"""A whole number of items, tokens or steps."""
+_HIGHEST_RANK = 65536
+Rank = Annotated[int, Field(ge=1, le=_HIGHEST_RANK)]
+
+
+def _whole_from_one(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError(f"{value:g} is no number of steps; give a whole number, or a share of all steps below 1")
+    return value
+
+
+_LONGEST_NAME = 100
+StepsOrShare = Annotated[float, Field(gt=0, le=_LARGEST), AfterValidator(_whole_from_one)]
+"""Below 1 a share of all steps, from 1 on a whole number of steps."""
 
 
 class RecipeTask(Model):
@@ -41,8 +58,8 @@ class RecipeTask(Model):
     train: str
     validation: str | dict[str, str] = Field(default_factory=dict)
     fraction: float = Field(default=1.0, gt=0, le=1)
-    limit: int | None = Field(default=None, ge=1)
-    validation_limit: int | None = Field(default=None, ge=1, description="items of each validation set at most")
+    limit: int | None = Field(default=None, ge=1, le=_LARGEST)
+    validation_limit: int | None = Field(default=None, ge=1, le=_LARGEST, description="items a validation set at most")
     prompt: str | None = None
     messages: list[dict[str, str]] | None = None
     chat: bool = False
@@ -51,10 +68,27 @@ class RecipeTask(Model):
     answer_only: bool = True
     labels: list[str] | None = Field(default=None, description="null: those of the training data, sorted; or a file")
     multi_label: bool | None = None
-    max_length: int = Field(default=1024, ge=4)
+    max_length: int = Field(default=1024, ge=4, le=_LARGEST)
     too_long: Literal["cut", "leave_out", "refuse"] = "cut"
     packing: bool = False
     mask_tokens: float = Field(default=0.0, ge=0, lt=1, description="share of input tokens masked anew in each pass")
+
+    @field_validator("validation")
+    @classmethod
+    def _named(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for name in value if isinstance(value, dict) else ():
+            if not is_set_name(name):
+                raise ValueError(
+                    f"a validation set cannot be called {name!a}; use letters (of any script), digits, '.', '_' "
+                    "and '-', and begin with a letter, a digit or '_'"
+                )
+        return value
+
+
+def is_set_name(name: str) -> bool:
+    """Whether a validation set may have this name, which stands in keys of the log, in file names and on terminals."""
+    letters = [sign in "._-" or unicodedata.category(sign)[0] in "LMN" for sign in name]
+    return bool(letters) and all(letters) and name[0] not in ".-" and len(name) <= _LONGEST_NAME
 
 
 class Method(Model):
@@ -66,14 +100,14 @@ class Method(Model):
     """
 
     name: MethodName = "lora"
-    rank: int = Field(default=16, ge=1)
+    rank: Rank = 16
     alpha: Finite | None = Field(default=None, gt=0, description="null: twice the rank")
     dropout: float = Field(default=0.1, ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     modules_to_save: list[str] = Field(default_factory=list)
-    virtual_tokens: int = Field(default=20, ge=1)
-    target_rank: int | None = Field(default=None, ge=1, description="adalora; null: half of rank")
+    virtual_tokens: Rank = 20
+    target_rank: int | None = Field(default=None, ge=1, le=_HIGHEST_RANK, description="adalora; null: half of rank")
 
     @property
     def scaling_alpha(self) -> float:
@@ -88,6 +122,9 @@ class Method(Model):
             raise ValueError(f"'target_rank' ({self.target_rank}) is above 'rank' ({self.rank})")
         if self.rank_pattern and self.name not in LOW_RANK - {"adalora"}:
             raise ValueError(f"'rank_pattern' does not go with the method {self.name}")
+        for name, rank in self.rank_pattern.items():
+            if not 1 <= rank <= _HIGHEST_RANK:
+                raise ValueError(f"'rank_pattern' gives {name!a} the rank {rank}; use 1 to {_HIGHEST_RANK}")
         return self
 
 
@@ -95,7 +132,7 @@ class Freeze(Model):
     """What stays as it is in a run of method ``full``: all but the head, or all but the last blocks and the head."""
 
     train: Literal["head", "last-layers"] | list[str] = Field(description="head, last-layers, or patterns of names")
-    layers: int | None = Field(default=None, ge=1, description="how many, of last-layers")
+    layers: int | None = Field(default=None, ge=1, le=_LARGEST, description="how many, of last-layers")
 
     @model_validator(mode="after")
     def _complete(self) -> Freeze:
@@ -213,8 +250,8 @@ class Replay(Model):
     data: str | None = None
     ratio: float = Field(default=0.05, gt=0, lt=1)
     prompts: str | None = None
-    items: int = Field(default=256, ge=1, description="texts the base writes where there is no data")
-    max_new_tokens: int = Field(default=128, ge=1)
+    items: Count = Field(default=256, description="texts the base writes where there is no data")
+    max_new_tokens: Count = 128
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
 
@@ -229,7 +266,7 @@ class EarlyStopping(Model):
     """When to stop: ``patience`` evaluations without a new best, or Prechelt's GL or PQ above ``threshold``."""
 
     rule: Literal["patience", "gl", "pq"] = "patience"
-    patience: int = Field(default=3, ge=1)
+    patience: Count = 3
     threshold: float = Field(default=5.0, gt=0, description="GL in per cent; PQ without a unit")
 
 
@@ -238,7 +275,7 @@ class ElasticWeights(Model):
 
     weight: float = Field(gt=0)
     data: str = Field(description="general data for the diagonal Fisher information: the forms of a suite")
-    items: int = Field(default=200, ge=1)
+    items: Count = 200
 
 
 class Optim(Model):
@@ -250,14 +287,14 @@ class Optim(Model):
     arXiv 2310.05914).
     """
 
-    epochs: float = Field(default=5.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1, description="goes before epochs")
+    epochs: float = Field(default=5.0, gt=0, le=1e6)
+    max_steps: int | None = Field(default=None, ge=1, le=_LARGEST, description="goes before epochs")
     learning_rate: float = Field(default=1e-4, gt=0)
     head_learning_rate: float | None = Field(default=None, gt=0)
     lora_plus_ratio: float | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=2, ge=1, description="items a device and step")
-    accumulate: int = Field(default=1, ge=1)
-    warmup: float = Field(default=0.1, ge=0)
+    batch_size: Count = Field(default=2, description="items a device and step")
+    accumulate: Count = 1
+    warmup: float = Field(default=0.1, ge=0, le=_LARGEST)
     scheduler: Literal[
         "cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr",
         "warmup_stable_decay",
@@ -285,21 +322,23 @@ class Evaluation(Model):
     """When validation sets are evaluated; a checkpoint to resume from is written at the same steps.
 
     ``every`` below 1 is a share of all steps, from 1 on steps. ``keep: best`` saves the weights of the evaluation with
-    the best ``metric`` of ``set``, ``last`` those at the end. ``metric`` null: the loss. ``kl_to_base``: items of the
-    first validation set on which KL(adapted‖base) is measured at each evaluation, 0 for none. ``probe``: languages of
-    the built-in probe asked then as well, ``probe_items`` of each task in it.
+    the best ``metric`` of ``set``, ``last`` those at the end. The evaluation ``at_start`` is not among those that
+    ``best`` chooses from, for the base is no result of the run; where no later one was better, a note of the run says
+    so. ``metric`` null: the loss. ``kl_to_base``: items of the first validation set on which KL(adapted‖base) is
+    measured at each evaluation, 0 for none. ``probe``: languages of the built-in probe asked then as well,
+    ``probe_items`` of each task in it.
     """
 
-    every: float = Field(default=0.1, gt=0)
+    every: StepsOrShare = 0.1
     at_start: bool = True
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: Count = 8
     keep: Literal["best", "last"] = "last"
     metric: str | None = None
     set: str | None = None
-    kl_to_base: int = Field(default=32, ge=0)
+    kl_to_base: int = Field(default=32, ge=0, le=_LARGEST)
     probe: list[Literal["en", "zh"]] = Field(default_factory=list)
-    probe_items: int = Field(default=60, ge=1)
-    log_every: float = Field(default=10, gt=0, description="steps; below 1 a share of all steps")
+    probe_items: Count = 60
+    log_every: StepsOrShare = Field(default=10, description="steps; below 1 a share of all steps")
 
 
 class Hardware(Model):
@@ -314,8 +353,8 @@ class Hardware(Model):
     compile: bool = False
     fused_optimizer: bool | None = Field(default=None, description="null: on CUDA")
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    workers: int = Field(default=0, ge=0, description="processes that load data")
-    threads: int | None = Field(default=None, ge=1, description="of torch on a CPU; null: torch's default")
+    workers: int = Field(default=0, ge=0, le=4096, description="processes that load data")
+    threads: int | None = Field(default=None, ge=1, le=4096, description="of torch on a CPU; null: torch's default")
     out_of_memory: Literal["stop", "accumulate"] = "stop"
 
 

@@ -31,6 +31,7 @@ _IN_A_ROW = 3
 _CLEARLY = 2.0
 _SURELY = 3.0
 _UNSURE_SKILL = 0.05
+_FAR_ABOVE = 1.25
 _RAISE = (
     "Give the new head its own, higher learning rate (optim.head_learning_rate, some tens of times "
     "optim.learning_rate), and check that the features it reads are not tiny: a standard deviation of 0.04, as some "
@@ -216,7 +217,8 @@ class CollapseAlarm:
             self._gained = self._gained or trend is None
             return self._leave(step, trend, seen)
         says_nothing = trend is None or trend.is_unclear
-        stuck = seen.is_collapsed if says_nothing else trend is not None and trend.is_stuck
+        known = trend is not None and trend.is_stuck
+        stuck = seen.is_collapsed and not self._is_far_above() if says_nothing else known
         return self._sound(step, trend, seen) if stuck else None
 
     def _leave(self, step: int, trend: _Trend | None, outputs: CollapseState | None) -> CollapseNotice | None:
@@ -239,6 +241,12 @@ class CollapseAlarm:
         opening = "Collapse: training" if outputs is None or outputs.is_collapsed else "Training"
         said = "; ".join(part for part in (self._numbers(step, trend), _spoken(outputs)) if part)
         return CollapseNotice(kind="collapse", step=step, text=f"{opening} {where}, {said}", advice=advice)
+
+    def _is_far_above(self) -> bool:
+        """Whether the last loss is far above the plateau: the run is on its way down to it, and may pass it."""
+        if self._plateau is None or not self._losses:
+            return False
+        return self._losses[max(self._losses)] > _FAR_ABOVE * self._plateau
 
     def _recent(self, step: int) -> list[int]:
         """Steps of the rows in the last tenth of all steps, and at least of the last six."""

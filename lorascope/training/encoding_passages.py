@@ -14,6 +14,15 @@ from lorascope.schema.seams import answer_separator, choice_separator
 from lorascope.training.encoding_parts import Limit
 
 Messages = Sequence[Mapping[str, str]]
+_REFUSALS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _STAND_IN = "[the assistant's answer stands here]"
 
 
@@ -127,6 +136,12 @@ class Chat:
         turns = [dict(message) for message in messages]
         try:
             return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=ask))
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
+        except (MemoryError, OverflowError) as error:
+            raise DataError(
+                "the chat template asks for more than fits into memory",
+                where=place,
+                remedy="mend the chat template of the base's tokenizer",
+            ) from error
+        except _REFUSALS as error:
             roles = ", ".join(message["role"] for message in messages)
             raise DataError(f"the chat template refuses messages of {roles}: {error}", where=place) from error

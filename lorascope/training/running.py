@@ -6,6 +6,7 @@ import gc
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,20 @@ def run_training(run: Run, *, overwrite: bool = False) -> TrainingOutcome:
     """
     folder = RunFolder(run.out, run.record)
     arguments = training_arguments(run.recipe, folder.partial)
-    with arguments.main_process_first(local=False):
-        if folder.claim(overwrite=overwrite and arguments.process_index == 0):
-            return read_outcome(run.out, reused=True)
-    try:
-        with quiet_trainer():
-            _train_until_it_fits(run, folder, arguments)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(run.out, error) from error
-    return read_outcome(run.out, reused=False)
+    with ExitStack() as held:
+        with arguments.main_process_first(local=False):
+            if arguments.process_index == 0:
+                held.enter_context(folder.held())
+            if folder.claim(overwrite=overwrite and arguments.process_index == 0):
+                return read_outcome(run.out, reused=True)
+        for note in folder.notes:
+            run.say(note)
+        try:
+            with quiet_trainer():
+                _train_until_it_fits(replace(run, notes=(*run.notes, *folder.notes)), folder, arguments)
+        except (OSError, SafetensorError) as error:
+            raise unwritable(run.out, error) from error
+        return read_outcome(run.out, reused=False)
 
 
 def _train_until_it_fits(run: Run, folder: RunFolder, arguments: TrainingArguments) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.trainer_pt_utils import safe_globals
 
-from lorascope.training.adalora import STATE as ADALORA
-from lorascope.training.resuming import ENCODER
-
 STATE = "trainer_state.json"
-_METHOD_FILES = {"adalora": ADALORA, "p-tuning": ENCODER}
+_METHOD_FILES = {"adalora": "adalora.safetensors", "p-tuning": "prompt_encoder.safetensors"}
+"""What callbacks of these methods write beside the trainer's files."""
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 _INDEX = "model.safetensors.index.json"
 _SHARDED_OPTIMIZER = ("optimizer.bin", "optimizer_0")
 """FSDP's own: one file, or a folder of parts."""
+_DAMAGED = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError, OSError,
+    RuntimeError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+"""What reading an arbitrary file as a pickle of plain values comes to."""
 
 
 def fault_of(checkpoint: Path, *, method: str | None) -> str | None:
@@ -52,7 +56,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """The object that a JSON file holds; None where it is missing, damaged or anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -97,6 +101,6 @@ def _tensors(path: Path) -> Mapping[str, Any] | None:
     try:
         with safe_globals():
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, AttributeError, pickle.UnpicklingError):
+    except _DAMAGED:
         return None
     return value if isinstance(value, Mapping) else None

@@ -23,6 +23,7 @@ from lorascope.measures.curves import (
 from lorascope.measures.registry import MEASURES, find_spec
 from lorascope.schema.comparison import Estimate, Finding, Measurement, Missing, Series, Slice
 from lorascope.workflows.curve_findings import SetCase, validation_findings
+from lorascope.workflows.curve_forgetting import forgetting_curves, forgetting_findings, without_longer_training
 from lorascope.workflows.curve_training_findings import training_findings
 
 _READINGS = ("final_gap", "best_step", "overfit_step", "spikes")
@@ -102,6 +103,8 @@ def read(subject: str, base: str, log: TrainingLog, *, plateau_loss: float | Non
         carried_over=_carries_over(cases, log, training),
     )
     outcome.findings += [found for case in cases for found in validation_findings(case)]
+    if training.divergence is None:  # what diverged has lost everything else as well
+        outcome.findings = without_longer_training([*outcome.findings, *forgetting_findings(subject, log)])
     if not log.eval:
         reason = "the log holds no validation loss: over-fitting cannot be seen in it"
         outcome.missing.append(Missing(area="curves", subject=subject, reason=reason))
@@ -202,7 +205,7 @@ def _known(curve: Curve) -> tuple[list[float], list[float]]:
 
 def _series(subject: str, log: TrainingLog) -> list[Series]:
     named = {"train_loss": log.train, "grad_norm": log.grad_norm, "learning_rate": log.learning_rate}
-    named |= {f"eval_loss:{name}": curve for name, curve in log.eval.items()}
+    named |= {f"eval_loss:{name}": curve for name, curve in log.eval.items()} | forgetting_curves(log)
     return [
         Series(
             subject=subject,

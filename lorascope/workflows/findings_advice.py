@@ -14,6 +14,7 @@ from lorascope.schema.comparison import Finding
 from lorascope.schema.recipe import LOW_RANK, Recipe
 
 _LEAST_SEVERE = {"critical": 0, "warning": 1, "good": 2, "info": 3}
+_SEVERE = ("critical", "warning")
 _REPLAY_SHARE = 0.05
 _LOWER_CLIP = 0.3
 _OWN_ATTENTION = ("Deberta", "deberta")
@@ -78,14 +79,33 @@ def advise(case: Case) -> Advice:
             if change.before != change.value:
                 by_key.setdefault(change.key, []).append(change)
     changes, contradictions = [], []
-    for key, asked in by_key.items():
+    for key, every in by_key.items():
+        asked, refused = _sparing_memory(every, case)
+        contradictions += refused
+        if not asked:
+            continue
         against = _against(asked, case)
         if against:
             contradictions.append(f"{key}: {against}")
         else:
             changes.append(tuple(asked))
-    severe = (one for one in case.findings if one.severity in ("critical", "warning") and one.advice)
+    severe = (one for one in case.findings if one.severity in _SEVERE and one.advice)
     return Advice(tuple(changes), tuple(contradictions), tuple(one for one in severe if one.id not in heeded))
+
+
+def _sparing_memory(asked: Sequence[Change], case: Case) -> tuple[list[Change], list[str]]:
+    """The changes without those that would deepen forgetting where it is severe, and a sentence on each of these."""
+    worst = [one for one in case.findings if kind_of(one) == "forgetting" and one.severity in _SEVERE]
+    if not worst or asked[0].key not in _DEEPENING:
+        return list(asked), []
+    forgotten = min(worst, key=lambda one: _LEAST_SEVERE[one.severity])
+    dropped = [change for change in asked if change.direction == 1]
+    refused = [
+        f"{change.key}: {change.finding.id} ({change.finding.title}) asks for {_shown(change.value)}, which would "
+        f"deepen what {forgotten.id} says ({forgotten.title})"
+        for change in dropped
+    ]
+    return [change for change in asked if change not in dropped], refused
 
 
 def _against(asked: Sequence[Change], case: Case) -> str | None:
@@ -106,6 +126,7 @@ def _shown(value: Any) -> str:
 
 Rule = Callable[[Finding, Case], Iterable[Change]]
 _LENGTH = ("optim.epochs", "optim.max_steps")
+_DEEPENING = ("optim.learning_rate", *_LENGTH)
 
 
 def _number(value: float) -> float:
@@ -151,7 +172,7 @@ def _keep_best(finding: Finding, case: Case) -> list[Change]:
         return []
     chosen = recipe.evaluation
     asked = [Change("evaluation.keep", chosen.keep, "best", finding)]
-    split = finding.id.split(":")[1]
+    split = finding.id.split(":")[1] if ":" in finding.id else ""
     if split in sets and len(sets) > 1:
         asked.append(Change("evaluation.set", chosen.set, split, finding))
     by_metric = re.match(r"Choose by (\S+):", finding.advice or "")

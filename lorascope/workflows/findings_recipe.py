@@ -192,8 +192,9 @@ def _sentence(text: str) -> str:
 
 
 def _comment(text: str, width: int) -> list[str]:
+    """Lines of a comment; control characters, which YAML does not allow even there, are left out."""
     return textwrap.wrap(
-        " ".join(text.split()),
+        "".join(character for character in " ".join(text.split()) if character.isprintable()),
         width,
         initial_indent="# ",
         subsequent_indent="#   ",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.data.logs import Curve, LogTail, TrainingLog, find_logs, find_runs, read_logs
+from lorascope.data.logs import Curve, LogTail, TrainingLog, find_logs, find_runs, printable, read_logs
 from lorascope.errors import DataError
 from lorascope.schema.comparison import Finding
 from lorascope.workflows.curves import CurveOutcome, read
@@ -18,9 +18,9 @@ INTERVAL = 2.0
 _PATIENCE = 30.0
 _SETTLED = 60.0
 # They judge a whole run: of one that still goes on they say nothing.
-_OF_A_WHOLE_RUN = frozenset({"checkpoint", "still_falling", "learning_rate_low"})
-# Each spike is news, though all are one finding.
-_RENEWED = "spikes"
+_OF_A_WHOLE_RUN = frozenset({"checkpoint", "gap", "learning_rate_low", "plateau", "standstill", "still_falling"})
+# Each spike is news, though all are one finding, and so is another checkpoint to keep.
+_RENEWED = frozenset({"spikes", "checkpoint"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,8 @@ def read_runs(paths: Sequence[Path], *, plateau_loss: float | None = None) -> li
     for path in paths:
         for place in _places(path):
             logs = read_logs(find_logs(place)[0] if place.is_dir() else place)
-            named |= {f"{place}:{log.run}" if len(logs) > 1 else str(place): log for log in logs}
+            shown = printable(str(place))
+            named |= {f"{shown}:{log.run}" if len(logs) > 1 else shown: log for log in logs}
     return [ReadRun(name, log, read(name, name, log, plateau_loss=plateau_loss)) for name, log in named.items()]
 
 
@@ -78,7 +79,7 @@ def _places(path: Path) -> list[Path]:
 def start_following(paths: Sequence[Path], *, plateau_loss: float | None = None) -> list[Follower]:
     """A follower of each log or run folder, and of each run in a folder of runs; none of them has to be there yet."""
     places = [place for path in paths for place in (find_runs(path) if path.is_dir() else []) or [path]]
-    return [Follower(str(place), place, plateau_loss=plateau_loss) for place in dict.fromkeys(places)]
+    return [Follower(printable(str(place)), place, plateau_loss=plateau_loss) for place in dict.fromkeys(places)]
 
 
 class Follower:
@@ -107,7 +108,7 @@ class Follower:
         self._looked = False
 
     def poll(self) -> list[Finding]:
-        """Look at the log; returns the findings that were not there before.
+        """Look at the log; returns the findings that were not there before, once the run is over those of a whole run.
 
         A log that cannot be read in this moment may be being written: that is an error only at the first look, or
         when it lasts for half a minute.
@@ -124,26 +125,28 @@ class Follower:
                 raise
             return []
         self._looked, self._failing = True, None
-        if log is None:
+        if log is not None:
+            self._changed = now
+            self._read(log, now)
+        if self.outcome is None:
             return []
-        self._changed = now
-        return self._read(log, now)
+        over = self.ended
+        return [finding for finding in self.outcome.findings if self._is_news(finding, over)]
 
-    def _read(self, log: TrainingLog, now: float) -> list[Finding]:
-        self.log = log
+    def _read(self, log: TrainingLog, now: float) -> None:
+        self.log, self.outcome = log, None
         step = self.step
         if step is None:
-            return []
+            return
         if self._began is None or step < self._began[1]:
             self._began = (now, step)
         self.outcome = read(self.name, self.name, log, plateau_loss=self._plateau_loss)
-        return [finding for finding in self.outcome.findings if self._is_news(finding)]
 
-    def _is_news(self, finding: Finding) -> bool:
+    def _is_news(self, finding: Finding, over: bool) -> bool:
         kind = finding.id.partition(":")[0]
-        if kind in _OF_A_WHOLE_RUN and not (self.log is not None and self.log.finished):
+        if kind in _OF_A_WHOLE_RUN and not over:
             return False
-        key = (finding.id, finding.severity, finding.title if kind == _RENEWED else "")
+        key = (finding.id, finding.severity, finding.title if kind in _RENEWED else "")
         if key in self._told:
             return False
         self._told.add(key)
@@ -229,6 +232,9 @@ def follow(
         began = clock()
         for follower in running:
             show(follower, follower.poll())
-        running = [follower for follower in running if not follower.ended]
+        for follower in [follower for follower in running if follower.ended]:
+            running.remove(follower)
+            if news := follower.poll():  # a run that ended since the look above
+                show(follower, news)
         if running:
             sleep(max(INTERVAL, 2 * (clock() - began)))

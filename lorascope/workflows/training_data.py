@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 from pydantic import ValidationError
 
@@ -117,13 +118,30 @@ def _in_words_of_a_recipe() -> Iterator[None]:
         yield
     except InputError as error:
         said = (error.remedy or "").replace("in the suite (else --labels)", "in the suite")
-        error.remedy = said.replace("in the suite", "under 'task' in the recipe") or None
+        said = said.replace("in the suite", "under 'task' in the recipe")
+        error.remedy = said.replace("relative to the suite", "relative to the recipe") or None
         raise
 
 
 def _read(spec: SuiteTask, name: str, source: str, root: Path) -> _Set:
     rows = read_rows(_expanded(source), root=root)
+    if spec.kind == "generate" and spec.prompt is None and spec.messages is None:
+        _refuse_missing_references(rows, spec.references)
     return _Set(name, source, rows, items_of(rows, spec, split=name))
+
+
+def _refuse_missing_references(rows: Sequence[Row], named: str | None) -> None:
+    """A record with a prompt and no answer, said as such."""
+    fields_of_answers = (named,) if named else ("reference", "references")
+    for row in rows:
+        known = {*fields_of_answers, "instruction", "messages", "conversations"}
+        if "prompt" in row.fields and not known & row.fields.keys():
+            raise DataError(
+                f"the record has a prompt and no reference to learn; its fields are {', '.join(row.fields)}",
+                where=row.place,
+                remedy=f"add the field '{fields_of_answers[0]}', or name the field that holds it with 'references' "
+                "under 'task' in the recipe",
+            )
 
 
 def _expanded(source: str) -> str:
@@ -250,6 +268,8 @@ def _notes(
     yield from _leaks(drawn, chosen)
     if task.kind == "tokens":
         yield from _no_entities(train)
+    if task.prompt is not None and not any(field is not None for _, field, _, _ in Formatter().parse(task.prompt)):
+        yield "warning: 'task.prompt' has no placeholder such as {question}: every item gets the same prompt"
 
 
 def _leaks(drawn: Sequence[Item], chosen: Mapping[str, Sequence[Item]]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from lorascope.data.recipes import base_path, data_path
 from lorascope.errors import ConfigError, DataError
 from lorascope.measures.registry import find_spec
 from lorascope.schema.recipe import Recipe
-from lorascope.workflows.output import write_whole
 
 if TYPE_CHECKING:
     from lorascope.training.running import TrainingOutcome
@@ -25,13 +24,15 @@ _STATE = "trainer_state.json"
 
 @dataclass(frozen=True, slots=True)
 class ValidationNumber:
-    """One number of one validation set: at the last evaluation, at its best one and the step of that.
+    """One number of one validation set: before the first step, at the last evaluation, at the best one and its step.
 
-    ``best`` is None where it is not known which way is better.
+    ``split`` is empty for what belongs to no set. ``first`` is None where step 0 was not evaluated. ``best`` is of the
+    evaluations after the first step, which alone can be kept; None where it is not known which way is better.
     """
 
     split: str
     name: str
+    first: float | None
     last: float
     best: float | None
     best_step: int | None
@@ -60,7 +61,7 @@ class TrainingSummary:
 
 
 def summarise(recipe: Recipe, root: Path, outcome: TrainingOutcome) -> TrainingSummary:
-    """Read the run's log, and put a suite beside the result that asks its validation sets in a comparison."""
+    """Read the run's log."""
     cost = outcome.cost
     return TrainingSummary(
         folder=str(outcome.folder),
@@ -71,14 +72,14 @@ def summarise(recipe: Recipe, root: Path, outcome: TrainingOutcome) -> TrainingS
         total_parameters=cost.total_parameters,
         kept_step=outcome.kept_step,
         kept=dict(outcome.metrics),
-        validation=tuple(_validation(outcome.folder)),
+        validation=tuple(_validation(outcome.folder, recipe)),
         cost=asdict(cost),
         notes=tuple(outcome.notes),
         compare=_compare_command(recipe, root, outcome.folder),
     )
 
 
-def _validation(folder: Path) -> Iterator[ValidationNumber]:
+def _validation(folder: Path, recipe: Recipe) -> Iterator[ValidationNumber]:
     try:
         log = read_log(folder / _STATE)
     except DataError:
@@ -86,7 +87,8 @@ def _validation(folder: Path) -> Iterator[ValidationNumber]:
     for split in dict.fromkeys([*log.eval, *log.metrics]):
         curves = {**({"loss": log.eval[split]} if split in log.eval else {}), **log.metrics.get(split, {})}
         for name, curve in curves.items():
-            yield from _number(split, name, curve)
+            # What belongs to no set, as KL to the base and the probe, is logged without the name of one.
+            yield from _number(split if split in recipe.validation_sets else "", name, curve)
 
 
 def _number(split: str, name: str, curve: Curve) -> Iterator[ValidationNumber]:
@@ -94,9 +96,11 @@ def _number(split: str, name: str, curve: Curve) -> Iterator[ValidationNumber]:
     if not known:
         return
     sign = _better(name)
+    trained = [point for point in known if point[1] > 0]
     # Of equal values the earliest is the best.
-    best = None if sign is None else max(known, key=lambda point: (sign * point[0], -point[1]))
-    yield ValidationNumber(split, name, known[-1][0], best and best[0], best and int(best[1]))
+    best = None if sign is None else max(trained, key=lambda point: (sign * point[0], -point[1]), default=None)
+    first = next((value for value, step in known if step == 0), None)
+    yield ValidationNumber(split, name, first, known[-1][0], best and best[0], best and int(best[1]))
 
 
 def _better(name: str) -> int | None:
@@ -111,12 +115,8 @@ def _better(name: str) -> int | None:
 
 def _compare_command(recipe: Recipe, root: Path, folder: Path) -> str:
     parts = ["lorascope", "compare", base_path(recipe.base, root), str(folder)]
-    if recipe.validation_sets:
-        suite = folder / SUITE
-        if not suite.exists():
-            text = evaluation_suite(recipe, root)
-            write_whole(suite, lambda part: part.write_text(text, encoding="utf-8"))
-        parts += ["--suite", str(suite)]
+    if (folder / SUITE).is_file():
+        parts += ["--suite", str(folder / SUITE)]
     return shlex.join(parts)
 
 

@@ -117,3 +117,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_name_or_path_turns_into_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["curves", "/nowhere/:train:/log.json"]) == 2
     assert ":train:" in capsys.readouterr().err
+
+
+def test_a_name_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["curves", "/nowhere/\x1b]0;owned\x07.json"]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\\x1b" in said

@@ -109,3 +109,36 @@ def test_following_is_ended_by_an_interrupt(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert "Interrupted." in process.stderr.read()
+
+
+def test_losses_at_the_end_of_what_numbers_reach_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = Curve((0, 1, 2, 3), (-1e308, 1e308, 1e308, 1.7e308))
+    assert sparkline(far, far.steps, (-1e308, 1.7e308), 2) == "▃▇"
+    log = tmp_path / "log.jsonl"
+    log.write_text(text([{"step": step, "loss": (-1) ** step * 1e308} for step in range(3)]))
+    assert run(["curves", str(log)]) == 0
+    assert "1e+308" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_plateau_that_is_no_number(tmp_path: Path, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(text(ROWS))
+    assert run(["curves", str(log), f"--plateau-loss={value}"]) == 2
+    assert "--plateau-loss" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names")
+def test_names_bring_no_escapes_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "a\x1b[2J\u202eb.jsonl"
+    log.write_text(text([{"step": step, "loss": 1.0, "eval_\x1b[31mset_loss": 1.0 + step} for step in range(1, 9)]))
+    export = tmp_path / "export.csv"
+    export.write_text("train/global_step,x\x1b]0;y\x07 - train/loss,b - train/loss\n1,2,3\n2,1,2\n", encoding="utf-8")
+    assert run(["curves", str(log), str(export)]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+    assert "\\x1b[31mset" in shown
+    assert "\\x1b]0;y" in shown
+    assert run(["curves", str(log), "--json"]) == 0
+    [name] = json.loads(capsys.readouterr().out)
+    assert name.endswith("a\\x1b[2J\\u202eb.jsonl")

@@ -55,13 +55,23 @@ def test_what_an_earlier_run_has_done_is_no_pace(log: Log) -> None:
     assert log.lines[1:] == ["Weights: 201 of 224, about 12 min left"]
 
 
+def test_what_comes_before_the_first_step_is_no_pace(log: Log) -> None:
+    with log.watch.stage("Train") as report:
+        report(0, 300)
+        log.now = 25.0
+        report(0, 300)  # an evaluation of the base
+        log.now = 37.0
+        report(2, 300)
+    assert log.lines[-1] == "Train: 2 of 300, about 30 min left"
+
+
 def test_hours_are_called_hours_and_an_unknown_pace_is_left_out(log: Log) -> None:
     with log.watch.stage("Weights") as report:
         log.now = 40.0
         report(0, 300)
         log.now = 80.0
         report(1, 300)
-    assert log.lines[1:] == ["Weights: 0 of 300", "Weights: 1 of 300, about 6 h 39 min left"]
+    assert log.lines[1:] == ["Weights: 0 of 300", "Weights: 1 of 300, about 3 h 19 min left"]
 
 
 def test_a_terminal_gets_bars_and_no_lines() -> None:

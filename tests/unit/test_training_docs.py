@@ -1,4 +1,4 @@
-"""The page on training and the example recipes say what the code takes: every block, command, key and file of them."""
+"""The pages on training and sweeps and the example recipes say what the code takes: blocks, commands, keys, files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ import yaml
 from lorascope.cli.main import main, run
 from lorascope.data.recipes import LOCK_NAME, load_recipe
 from lorascope.data.renamed_keys import RENAMED
-from lorascope.data.sweeps import load_sweep
+from lorascope.data.sweeps import Sweep, load_sweep
+from lorascope.errors import ConfigError
 from lorascope.schema.recipe import DropoutPreset, LossName, MethodName
+from lorascope.schema.sweep import Choose, SweepCompare, SweepPlan
 from lorascope.training.cost import TrainingCost
+from lorascope.workflows.sweep_runs import groups_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
 EXAMPLES = sorted((ROOT / "examples" / "recipes").glob("*.yaml"))
 SMALLEST: dict[str, Any] = {
     "version": 1,
@@ -38,8 +42,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+def blocks(language: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
 def section(title: str) -> str:
@@ -62,6 +66,100 @@ def test_every_block_of_the_page_is_a_recipe_or_a_sweep(block: str, tmp_path: Pa
     whole = written if "version" in written else {**SMALLEST, **written}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").recipe.base == whole["base"]
+
+
+def written_sweep(folder: Path, keys: dict[str, Any]) -> Sweep:
+    """The sweep of these keys over the smallest recipe."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(SMALLEST), encoding="utf-8")
+    whole = {"version": 1, "out": "runs/sweep", "recipe": "recipe.yaml", **keys}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    return load_sweep(folder / "sweep.yaml")
+
+
+@pytest.mark.parametrize("block", blocks("yaml", SWEEPS))
+def test_every_block_on_sweeps_is_one(block: str, tmp_path: Path) -> None:
+    sweep = written_sweep(tmp_path, yaml.safe_load(block))
+    assert len(sweep.points) > 1 or sweep.plan.sequence
+    if sweep.choose is not None:
+        assert all(len(group.values) > 1 for group in groups_of(sweep, sweep.choose, sweep.points))
+
+
+def test_names_and_numbers_of_points_are_those_that_the_page_on_sweeps_says(tmp_path: Path) -> None:
+    first, second = (yaml.safe_load(block) for block in blocks("yaml", SWEEPS)[:2])
+    names = [point.name for point in written_sweep(tmp_path, first).points]
+    assert (names[0], names[-1], len(names)) == ("r8-lr1e-4", "r32-lr3e-4", 4)
+    assert len(written_sweep(tmp_path, second).points) == 5
+
+
+def test_the_table_of_presets_names_their_points_and_rates() -> None:
+    from lorascope.data.sweep_presets import PRESETS
+
+    rows = {
+        line.split("|")[1].strip(" `"): line
+        for line in SWEEPS.split("## Presets\n", 1)[1].split("\n## ", 1)[0].splitlines()
+        if line.startswith("| `") and "points" not in line
+    }
+    assert set(rows) == set(PRESETS)
+    for example in ("multilabel-bert-lora", "replay"):
+        recipe = load_recipe(ROOT / "examples" / "recipes" / f"{example}.yaml").recipe
+        for name, make in PRESETS.items():
+            preset = make(recipe)
+            assert set(preset.points) <= set(re.findall(r"`([\w-]+)`", rows[name]))
+            assert all(str(value) in rows[name] for values in preset.grid.values() for value in values)
+            lists = preset.choose.values if preset.choose is not None else {}
+            assert isinstance(lists, dict)
+            for method, rates in lists.items():
+                stated = re.search(rf"{method} ((?:\de-\d(?:, )?)+)", rows[name])
+                assert stated is not None
+                assert [float(rate) for rate in re.findall(r"\de-\d", stated[1])] == rates
+
+
+def test_the_page_on_sweeps_names_every_key() -> None:
+    for model in (SweepPlan, SweepCompare, Choose):
+        for name, field in model.model_fields.items():
+            assert re.search(rf"\b{field.alias or name}\b", SWEEPS), name
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("bash", SWEEPS) for line in block.splitlines() if line.strip()]
+)
+def test_every_command_on_sweeps_is_one(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, name, *arguments = shlex.split(line, comments=True)
+    with main.commands[name].make_context(name, arguments, parent=click.Context(main)) as context:
+        assert context.params["path"] == Path("sweep.yaml")
+
+
+def test_a_sequence_of_another_form_is_told_the_right_one(tmp_path: Path) -> None:
+    wrong: list[Any] = [
+        ["a.jsonl", "b.jsonl"],
+        None,
+        {"first": "a.jsonl", "second": "b.jsonl"},
+        {"first": {"task.train": "a.jsonl"}},
+        {"first": {"train": "a.jsonl"}, "second": {"train": "b.jsonl"}},
+        {"first": {"task": {"train": "a.jsonl"}}, "second": {"task": {"train": "b.jsonl"}}},
+    ]
+    for stages in wrong:
+        with pytest.raises(ConfigError, match=r"sequence: \{first: \{task.train: a.jsonl, ") as caught:
+            written_sweep(tmp_path, {"sequence": stages})
+        told = (caught.value.remedy or "").partition("sequence: ")[2]
+        assert set(written_sweep(tmp_path, {"sequence": yaml.safe_load(told)}).plan.sequence) == {"first", "second"}
+
+
+def test_a_fault_of_a_dotted_key_in_a_stage_is_told_without_the_form(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'optim\.epoch'") as caught:
+        written_sweep(tmp_path, {"sequence": {"one": {"optim.epochs": 1}, "two": {"optim.epoch": 1}}})
+    assert "sequence: {" not in (caught.value.remedy or "")
+
+
+def test_a_template_given_on_the_command_line_needs_the_quotes_that_the_page_says(tmp_path: Path) -> None:
+    stated = re.search(r"`--set '(task\.prompt=.+?)'`", PAGE)
+    assert stated is not None
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(SMALLEST), encoding="utf-8")
+    assert load_recipe(path, [stated[1]]).recipe.task.prompt == "{question}"
+    with pytest.raises(ConfigError, match=r"task\.prompt"):
+        load_recipe(path, [stated[1].replace('"', "")])
 
 
 def commands() -> list[str]:
@@ -164,7 +262,7 @@ def test_links_of_the_reference_lead_somewhere() -> None:
     anchors = re.findall(r"\(training\.md#([\w-]+)\)", reference)
     assert anchors
     assert set(anchors) <= headings
-    for target in re.findall(r"\]\(([^)#:]+)[)#]", PAGE):
+    for target in re.findall(r"\]\(([^)#:]+)[)#]", PAGE + SWEEPS):
         assert (ROOT / "docs" / target).exists(), target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lorascope.data.logs.curves import Curve, TrainingLog
 from lorascope.data.logs.finding import find_growing_log, find_logs, find_runs
+from lorascope.data.logs.names import printable
 from lorascope.data.logs.reading import Reader, read_log, read_logs, reader_for, recognise
 from lorascope.data.logs.tail import LogTail
 
@@ -15,6 +16,7 @@ __all__ = [
     "find_growing_log",
     "find_logs",
     "find_runs",
+    "printable",
     "read_log",
     "read_logs",
     "reader_for",

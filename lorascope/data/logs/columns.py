@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.data.logs.curves import EMPTY, Curve, TrainingLog
-from lorascope.data.logs.names import PREFERENCE, STEP_NAMES, TOTAL_NAMES, Role, plain, role_of, split_metric
+from lorascope.data.logs.names import PREFERENCE, STEP_NAMES, TOTAL_NAMES, Role, plain, printable, role_of, split_metric
 from lorascope.data.logs.points import Points
 from lorascope.errors import DataError
 
@@ -197,11 +197,11 @@ class Columns:
             learning_rate=only.get("learning_rate", EMPTY),
             epochs=only.get("epochs", EMPTY),
             metrics=metrics,
-            notes=(*notes, *self._told(chosen)),
+            notes=tuple(printable(note) for note in (*notes, *self._told(chosen))),
             total_steps=self.total_steps,
             format=form,
             x_name="log row" if self._numbered else "step",
-            run=run,
+            run=None if run is None else printable(run),
             finished=self.finished,
         )
 

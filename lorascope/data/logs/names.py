@@ -16,6 +16,7 @@ Case does not count, and blanks are underscores (``Training Loss``).
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -74,13 +75,23 @@ def plain(name: str) -> str:
     return "_".join(name.strip().lower().split())
 
 
+def printable(name: str) -> str:
+    """The name with characters that no terminal should get (control, direction, broken ones) written as escapes."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) == "Zs"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in name
+    )
+
+
 @lru_cache(maxsize=4096)
 def role_of(name: str) -> Role | None:
     """The role of a logged name; None for what is not read."""
     kind = _PLAIN.get(plain(name))
     if kind is not None:
         return Role(kind)
-    spelled = "_".join(name.split())
+    spelled = printable("_".join(name.split()))
     numbered = _NUMBERED_SET.match(spelled)
     if numbered is not None:
         return Role("eval", numbered["set"])

@@ -195,3 +195,20 @@ def test_dotted_keys() -> None:
     assert "inner.rate" in dotted_keys(Whole)
     assert "parts.name" not in dotted_keys(Whole)
     assert dotted_keys(Whole)[0] == "version"
+
+
+def test_aliases_of_aliases_are_refused_before_they_are_written_out(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    path = tmp_path / "bomb.yaml"
+    path.write_text(bomb, encoding="utf-8")
+    with pytest.raises(ConfigError, match="aliases stand for more than 100,000 values"):
+        read_document(path, what="recipe")
+    value = "{" + bomb.replace("\n", ", ") + "}"
+    with pytest.raises(ConfigError, match="aliases stand for"):
+        read_settings([f"task={value}"])
+
+
+def test_plain_length_and_a_few_aliases_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(f"a: &a [{', '.join(['1'] * 500)}]\nb: *a\nc: *a\n", encoding="utf-8")
+    assert read_document(path, what="recipe").raw["c"] == [1] * 500

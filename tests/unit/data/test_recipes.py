@@ -14,6 +14,7 @@ from lorascope.data.recipes import (
     file_hash,
     library_versions,
     load_recipe,
+    prove_base,
     recipe_of,
     resolved_recipe,
     write_lock,
@@ -222,3 +223,56 @@ def test_a_lock_knows_its_data_and_libraries(tmp_path: Path) -> None:
     assert (caught.value.where or "").startswith(f"{place}, line ")
     assert load_recipe(place, ["lock.files={}"]).recipe == recipe
     assert yaml.safe_load(place.read_text(encoding="utf-8"))["lock"]["files"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("evaluation.every=1.5", "1.5 is no number of steps"),
+        ("evaluation.log_every=2.5", "2.5 is no number of steps"),
+        ("optim.batch_size=2147483648", "less than or equal to 2147483647"),
+        ("optim.max_steps=99999999999", "less than or equal to"),
+        ("method.rank=65537", "less than or equal to 65536"),
+        ("method.rank_pattern={a: 0}", "gives 'a' the rank 0"),
+        ('task.validation={"": a.jsonl}', "cannot be called ''"),
+        ("task.validation={a b: a.jsonl}", "cannot be called 'a b'"),
+        ("task.validation={a/b: a.jsonl}", "cannot be called 'a/b'"),
+        ('task.validation={"a\\e[31m": a.jsonl}', "cannot be called 'a\\x1b[31m'"),
+        ("task.validation={train: a.jsonl}", "may not be called 'train'"),
+    ],
+)
+def test_values_that_no_run_can_have(tmp_path: Path, setting: str, told: str) -> None:
+    error = fault(tmp_path, GOOD, setting)
+    assert told in error.problem
+    assert str(error).isprintable() or "\x1b" not in str(error)
+
+
+def test_values_at_the_edge(tmp_path: Path) -> None:
+    settings = ["evaluation.every=3.0", "evaluation.log_every=0.25", "task.validation={验证集_1: a.jsonl, né-2.x: b}"]
+    recipe = load_recipe(write(tmp_path), settings).recipe
+    assert (recipe.evaluation.every, recipe.evaluation.log_every) == (3, 0.25)
+    assert list(recipe.validation_sets) == ["验证集_1", "né-2.x"]
+
+
+def test_a_lock_knows_its_base(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path)).recipe
+    place = tmp_path / "recipe.lock.yaml"
+    place.write_text(write_lock(recipe, Lock(base="ab")), encoding="utf-8")
+    prove_base(load_recipe(place), "ab")
+    with pytest.raises(ConfigError, match="the base models/base is not the one") as caught:
+        prove_base(load_recipe(place), "cd")
+    line = next(number for number, text in enumerate(place.read_text().splitlines(), 1) if text.startswith("  base:"))
+    assert caught.value.where == f"{place}, line {line}"
+    prove_base(load_recipe(place, ["base=another"]), "cd")
+    prove_base(load_recipe(write(tmp_path)), "cd")
+
+
+def test_a_lock_keeps_the_alpha_of_each_module_where_ranks_have_a_pattern(tmp_path: Path) -> None:
+    plain = {
+        "version": 1, "base": "b", "out": "o", "task": {"kind": "generate", "train": "t"},
+        "method": {"rank": 16, "rank_pattern": {"q_proj": 4}},
+    }  # fmt: skip
+    resolved = resolved_recipe(Recipe.model_validate(plain), tmp_path)
+    assert resolved.method.alpha is None
+    del plain["method"]["rank_pattern"]  # type: ignore[attr-defined]
+    assert resolved_recipe(Recipe.model_validate(plain), tmp_path).method.alpha == 32

@@ -300,3 +300,18 @@ def test_limits_are_those_of_the_report():
     assert collapse.SMALLEST_PROBABILITY == label_diagnosis.SMALLEST_PROBABILITY
     marked = items(150)
     assert frequency_loss(marked.mean(axis=0), multi=True) == pytest.approx(label_diagnosis.plateau_loss(marked))
+
+
+def test_a_short_run_that_is_still_far_above_the_plateau_is_not_told_that_it_sits_there():
+    draws = np.random.default_rng(0)
+    truth = draws.random((60, 5)) < 0.1
+    alike = np.full((60, 5), 0.3) + draws.normal(0, 1e-4, (60, 5))
+    alarm = CollapseAlarm(plateau=0.1464, total_steps=60, multi=True)
+    assert alarm.train_loss(6, 0.69) is None
+    assert alarm.train_loss(12, 0.62) is None
+    assert alarm.evaluation(14, alike, truth) is None
+    for step in range(18, 54, 6):
+        alarm.train_loss(step, 0.15)
+    told = alarm.evaluation(54, alike, truth)
+    assert told is not None
+    assert "0.1464" in told.text

@@ -279,3 +279,20 @@ def test_what_a_decoder_cannot_write_is_left_out(t5_like):
         encoded(items, t5_like, encoder_decoder=True, target_length=10, too_long="refuse")
     with pytest.raises(DataError, match="running text cannot be learned"):
         encoded([LikelihoodItem(item_id="t", text="a")], t5_like, encoder_decoder=True)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{{ 'a' * 10 ** 15 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    ],
+)
+def test_a_template_that_cannot_be_worked_out_is_named(chat_tokenizer, template):
+    chat_tokenizer.chat_template = template
+    messages = ({"role": "user", "content": "Hi"},)
+    with pytest.raises(DataError, match="chat template") as caught:
+        encoded([question(None, "Hello", messages=messages)], chat_tokenizer)
+    assert caught.value.where == "train, item 1"

@@ -27,14 +27,14 @@ class Killed(Exception):
 def killed_before_publishing(monkeypatch):
     """A function that runs something as if it were killed after its last step."""
 
+    def kill(*_):
+        raise Killed
+
     def killed(run):
-        with monkeypatch.context() as patched, pytest.raises(Killed):
-
-            def kill(*_):
-                raise Killed
-
+        with monkeypatch.context() as patched:
             patched.setattr(running, "_publish", kill)
-            run()
+            with pytest.raises(Killed):
+                run()
 
     return killed
 
@@ -131,7 +131,7 @@ def test_the_cost_of_a_run_killed_after_it_stopped_is_that_of_its_steps(
 def test_what_the_collapse_alarm_said_of_outputs_stays_said(
     train_signs, sign_recipe, sign_tokenizer, tmp_path, killed_before_publishing, monkeypatch
 ):
-    heard = CollapseNotice(text="the outputs hardly vary", advice=None)
+    heard = CollapseNotice(kind="collapse", step=1, text="the outputs hardly vary", advice=None)
     monkeypatch.setattr(CollapseAlarm, "evaluation", lambda *_: heard)
     monkeypatch.setattr(CollapseAlarm, "train_loss", lambda *_: None)
     items = tuple(LabelsItem(item_id=str(n), text=f"item {n}", labels=("ab"[n % 2],), multi=False) for n in range(6))

@@ -87,7 +87,7 @@ def stopping_recipe(rule, **evaluation):
         (10, 10, True, "log_every to 5"),
         (10, 20, True, "log_every to 5"),
         (10, 5, False, ""),
-        (0.1, 10, True, "log_every to 5"),
+        (0.1, 10, True, "log_every to 2"),
         (0.1, 0.05, False, ""),
         (1, 1, True, "raise evaluation.every"),
         (0.4, 10, False, ""),

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from lorascope.data.logs import Curve, TrainingLog
 from lorascope.data.recipes import LOCK_NAME, Lock, load_recipe, resolved_recipe, write_lock
 from lorascope.errors import OutputError, UsageError
 from lorascope.schema.comparison import CheckpointInfo, Comparison, Finding, ParameterCounts, Provenance
 from lorascope.schema.recipe import Recipe
 from lorascope.workflows import findings_recipe
+from lorascope.workflows.curve_forgetting import forgetting_findings
 from lorascope.workflows.findings_advice import Advice, Case, Change, advise
 from lorascope.workflows.findings_recipe import NextRecipe, write_next_recipe
 
@@ -132,6 +135,36 @@ def test_opposite_advice_is_not_applied() -> None:
     (said,) = found.contradictions
     assert "learning_rate_low:val1:lora asks for 0.0003" in said
     assert "learning_rate_high:val1:lora asks for 3.3e-05" in said
+
+
+def test_forgetting_outweighs_what_would_deepen_it() -> None:
+    lost = finding("forgetting", "critical", area="forgetting", advice=MIX, id="forgetting:facts:lora")
+    low, longer = finding("learning_rate_low", advice=THREEFOLD), finding("still_falling", "info")
+    found = told("generate", low, longer, lost)
+    assert {asked[0].key: asked[0].value for asked in found.changes} == {"replay": {"ratio": 0.05}}
+    rate, epochs = found.contradictions
+    assert rate.startswith("optim.learning_rate: learning_rate_low:val1:lora (lora: learning_rate_low) asks for 0.0003")
+    assert rate.endswith("forgetting:facts:lora says (lora: forgetting)")
+    assert epochs.startswith("optim.epochs: still_falling:val1:lora (lora: still_falling) asks for 7.5")
+    # With replay there already, the rate falls: what asked for a higher one does not stop it.
+    assert asked(recipe(replay={"ratio": 0.05}), low, lost) == {"optim.learning_rate": 3.3e-5}
+    steps = told(recipe(optim={"max_steps": 300}), longer, lost)
+    assert [text.split(":")[0] for text in steps.contradictions] == ["optim.max_steps"]
+
+
+def test_forgetting_during_training_is_heeded_as_well() -> None:
+    curves = Curve((0, 100), (0.75, 0.5))
+    none = Curve((), ())
+    log = TrainingLog(Path("log"), none, {}, none, none, none, {"eval": {"probe_en_accuracy": curves}})
+    (lost,) = forgetting_findings("lora", log)
+    low = finding("learning_rate_low", id="learning_rate_low:train:lora", advice=THREEFOLD)
+    assert asked("generate", low, lost) == {"replay": {"ratio": 0.05}}
+    assert asked("labels", low, lost) == {"optim.learning_rate": 3.3e-5}
+
+
+def test_a_mild_finding_on_forgetting_stops_nothing() -> None:
+    mild = finding("forgetting", "info", area="forgetting", advice="Give more items of this task.")
+    assert asked("generate", finding("learning_rate_low", advice=THREEFOLD), mild) == {"optim.learning_rate": 3e-4}
 
 
 def test_longer_training_is_not_asked_of_a_run_that_over_fits() -> None:
@@ -291,3 +324,14 @@ def test_the_lock_of_a_run_is_found_from_its_checkpoint(tmp_path: Path) -> None:
     path = result(tmp_path, finding("warm_up"))
     path.write_text(path.read_text(encoding="utf-8").replace(str(run), f"{run}/checkpoint-10"), encoding="utf-8")
     assert write_next_recipe(path, write=tmp_path / "next.yaml").source == run / LOCK_NAME
+
+
+def test_an_id_without_a_set_keeps_the_best_of_all() -> None:
+    wanted = {"evaluation.keep": "best", "optim.early_stopping": {"rule": "patience", "patience": 3}}
+    assert asked("generate", finding("overfit", id="overfit")) == wanted
+
+
+def test_comments_hold_no_control_characters() -> None:
+    said = findings_recipe._comment("a\x1b[31m \x00b\x85c\x7f\udc80 \u2028 é 文", 100)
+    assert said == ["# a[31m b c é 文"]
+    assert yaml.safe_load("\n".join([*said, "key: 1"])) == {"key": 1}

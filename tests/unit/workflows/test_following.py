@@ -160,3 +160,56 @@ def test_folders_of_runs_and_exports_of_runs_are_read_each(tmp_path: Path) -> No
     assert [follower.poll() == [] and follower.waiting for follower in followed] == [False, False, True, True]
     with pytest.raises(DataError, match="no training log"):
         read_runs([tmp_path / "runs" / "notes"])
+
+
+def flat(steps: range, total: int) -> str:
+    made = [{"current_steps": step, "total_steps": total, "loss": 1.0 + step % 7 / 1000} for step in steps]
+    made += [{"current_steps": step, "eval_loss": 1.5 + step % 3 / 1000} for step in steps if step % 50 == 0]
+    return "".join(json.dumps(each) + "\n" for each in made)
+
+
+def test_a_flat_start_is_no_standstill_until_the_last_step_is_settled(tmp_path: Path) -> None:
+    path, clock = tmp_path / "trainer_log.jsonl", Clock()
+    follower = Follower("run", path, clock=clock)
+    append(path, flat(range(5, 505, 5), 1000))
+    whole = {"checkpoint", "gap", "learning_rate_low", "plateau", "standstill", "still_falling"}
+    assert not whole & set(kinds(follower.poll()))
+    assert follower.outcome is not None
+    assert {"standstill", "plateau", "gap", "checkpoint"} & set(kinds(follower.outcome.findings))
+    append(path, flat(range(505, 1005, 5), 1000))
+    assert not whole & set(kinds(follower.poll()))
+    clock.now = 61.0
+    late = kinds(follower.poll())
+    assert {"standstill", "checkpoint"} <= set(late)
+    assert follower.poll() == []
+
+
+def test_another_checkpoint_to_keep_is_news(tmp_path: Path) -> None:
+    path = tmp_path / "trainer_log.jsonl"
+    end = '{"train_runtime": 3.0, "train_loss": 2.0, "current_steps": 40}\n'
+
+    def evaluated(step: int, loss: float) -> str:
+        return json.dumps({"current_steps": step, "eval_loss": loss}) + "\n"
+
+    append(path, rows(5, 40) + evaluated(20, 1.5) + evaluated(40, 1.2) + end)
+    follower = Follower("run", path, clock=Clock())
+    assert [found.title for found in follower.poll() if found.id.startswith("checkpoint")] == [
+        "run: keep the checkpoint of step 40 (eval, by validation loss)"
+    ]
+    append(path, rows(45, 60) + evaluated(60, 1.0) + end.replace("40}", "60}"))
+    assert [found.title for found in follower.poll() if found.id.startswith("checkpoint")] == [
+        "run: keep the checkpoint of step 60 (eval, by validation loss)"
+    ]
+
+
+def test_what_a_run_says_that_ends_between_look_and_question_is_shown(tmp_path: Path) -> None:
+    path, clock = tmp_path / "trainer_log.jsonl", Clock()
+    path.write_text(flat(range(5, 505, 5), 500))
+    shown: list[str] = []
+
+    def show(follower: Follower, news: list[Any]) -> None:
+        shown.extend(kinds(news))
+        clock.now = 61.0
+
+    follow([Follower("run", path, clock=clock)], show, sleep=lambda seconds: None, clock=clock)
+    assert "checkpoint" in shown

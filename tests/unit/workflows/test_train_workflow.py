@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -525,6 +526,64 @@ def test_folders_that_cannot_be_used_are_refused_before_training(root: Path) -> 
     with pytest.raises(OutputError, match="cannot be written"):
         trained(root, "taken/letter.txt/run", SEVERAL)
     assert (root / "runs" / "taken" / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["/", ".", "..", "~", "runs/.."])
+def test_a_run_needs_a_folder_of_its_own(root: Path, out: str) -> None:
+    recipe = loaded(root, "place", QUESTIONS).model_copy(update={"out": out})
+    with pytest.raises(OutputError, match="a folder of its own"):
+        train_recipe(recipe, root=root, overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["base", "base of a killed run", "data"])
+def test_what_a_run_reads_may_not_lie_where_it_writes(root: Path, what: str) -> None:
+    out = root / "runs" / f"around {what}"
+    inside = out.with_name(f"{out.name}.partial") if "killed" in what else out
+    inside.mkdir(parents=True)
+    record = {"fingerprint": "f", "start": "s", "settings": {}, "files": ["model/config.json", "q.jsonl"]}
+    (inside / "training.json").write_text(json.dumps(record))
+    subject = QUESTIONS
+    if what == "data":
+        (inside / "q.jsonl").write_bytes((root / "q.jsonl").read_bytes())
+        subject = ("llama", "generate", str(inside / "q.jsonl"), {})
+    else:
+        shutil.copytree(root / "llama", inside / "model")
+        subject = (str(inside / "model"), *QUESTIONS[1:])
+    recipe = load_recipe(recipe_at(root, f"around {what}", subject)).recipe
+    with pytest.raises(OutputError, match=f"the folder that {what.split()[0]} lies in".replace("base", "the base")):
+        train_recipe(recipe, root=root, overwrite=True)
+    assert any(inside.rglob("*.jsonl" if what == "data" else "*.safetensors"))
+
+
+def test_a_lock_is_held_against_its_base(root: Path) -> None:
+    short: Row = {"optim": {"max_steps": 1}, "evaluation": {"every": 1}}
+    lock = trained(root, "locked", (*QUESTIONS[:3], {}), **short).folder / "recipe.lock.yaml"
+    source = load_recipe(lock)
+    assert train_recipe(source.recipe, root=source.root, source=source).reused
+    text = lock.read_text(encoding="utf-8")
+    assert source.lock is not None
+    assert source.lock.base is not None
+    lock.write_text(text.replace(source.lock.base, "a" * 64), encoding="utf-8")
+    source = load_recipe(lock)
+    with pytest.raises(ConfigError, match="is not the one that the run was made from") as caught:
+        train_recipe(source.recipe, root=source.root, source=source)
+    assert ", line " in (caught.value.where or "")
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_left_out_and_said(root: Path, monkeypatch) -> None:
+    from lorascope.training import running
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "save_trained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trained(root, "damaged", QUESTIONS, method={"name": "p-tuning", "virtual_tokens": 2})
+    (root / "runs" / "damaged.partial" / "checkpoint-4" / "optimizer.pt").unlink()
+    outcome = trained(root, "damaged", QUESTIONS, method={"name": "p-tuning", "virtual_tokens": 2})
+    assert any("checkpoint-4 was left out" in note and "optimizer.pt" in note for note in outcome.notes)
+    assert [row["step"] for row in history(outcome) if "loss" in row] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_comes_apart_names_a_checkpoint_that_can_be_read(root: Path, monkeypatch) -> None:

@@ -297,3 +297,23 @@ def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
     assert "train.jsonl" in str(fails(tmp_path, "labels"))
     (tmp_path / "train.jsonl").write_text('{"text": "t", "label": "a"}\n{"text": \n', encoding="utf-8")
     assert (fails(tmp_path, "labels").where or "").endswith("line 2")
+
+
+def test_a_missing_file_is_looked_for_beside_the_recipe(tmp_path: Path) -> None:
+    assert "relative to the recipe" in (fails(tmp_path, "labels").remedy or "")
+
+
+@pytest.mark.parametrize(("task", "field"), [({}, "'reference'"), ({"references": "answer"}, "'answer'")])
+def test_a_prompt_without_a_reference_is_said_to_lack_it(tmp_path: Path, task: dict[str, Any], field: str) -> None:
+    lines(tmp_path, "train.jsonl", [{"prompt": "x"}])
+    error = fails(tmp_path, "generate", task)
+    assert "no reference" in error.problem
+    assert field in (error.remedy or "")
+    assert (error.where or "").endswith("line 1")
+
+
+@pytest.mark.parametrize(("prompt", "same"), [("Answer:", True), ("{{q}}", True), ("{q}", False), ("A {q[0]}", False)])
+def test_a_prompt_that_is_the_same_for_all_is_noted(tmp_path: Path, prompt: str, same: bool) -> None:
+    lines(tmp_path, "train.jsonl", [{"q": "x", "reference": "1"}, {"q": "y", "reference": "2"}])
+    notes = load(tmp_path, "generate", {"prompt": prompt}).notes
+    assert any("every item gets the same prompt" in note for note in notes) is same
