@@ -62,7 +62,7 @@ def train(recipe: Path | None, from_findings: Path | None, **options: Any) -> in
 def _train(path: Path, options: dict[str, Any]) -> int:
     from lorascope.data.recipes import load_recipe
     from lorascope.workflows.output import prove_writable
-    from lorascope.workflows.train import prove_apart, prove_place, train_recipe
+    from lorascope.workflows.train import base_folder, is_hub_name, prove_apart, prove_place, train_recipe
     from lorascope.workflows.training_data import load_training_data
 
     quiet, as_json = options["quiet"] or _is_helper(), options["as_json"]
@@ -74,6 +74,8 @@ def _train(path: Path, options: dict[str, Any]) -> int:
     data = load_training_data(recipe, loaded.root)
     if options["dry_run"]:
         prove_apart(recipe, loaded.root)
+        if not is_hub_name(recipe.base, loaded.root):  # a dry run downloads nothing
+            base_folder(recipe, loaded.root)
         return _show_plan(loaded, recipe, data, quiet=quiet, as_json=as_json)
     prove_writable(loaded.root / Path(recipe.out).expanduser())
     watch = watcher(quiet)

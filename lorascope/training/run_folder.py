@@ -41,7 +41,7 @@ _IN_PARTIAL = re.compile(
 )
 _LATER = "suite.yaml"
 """Put beside a finished result by its summary."""
-_REMEDY = "name another output folder, or allow overwriting"
+_REMEDY = "name another output folder, or replace the run with --overwrite"
 _SHOWN = 5
 
 
@@ -172,7 +172,7 @@ class RunFolder:
         found = _run_in(self.out)
         fingerprint = str(found["fingerprint"])
         if not overwrite and agreed != fingerprint:
-            raise _other_run(self.out)
+            raise _other_run(self.out, found, self.record)
         listed = found.get("files")
         written = {*map(str, listed if isinstance(listed, list) else ()), RECORD, _LATER}
         _refuse_strangers(self.out, (name for name in _files(self.out) if name not in written))
@@ -181,10 +181,10 @@ class RunFolder:
     def _clear_partial(self, *, overwrite: bool) -> None:
         if _remove_if_empty(self.partial):
             return
-        _run_in(self.partial)
+        found = _run_in(self.partial)
         names = sorted(path.name for path in self.partial.iterdir())
         if not overwrite and any(_CHECKPOINT.match(name) for name in names):
-            raise _other_run(self.partial)
+            raise _other_run(self.partial, found, self.record)
         _refuse_strangers(self.partial, (name for name in names if not _IN_PARTIAL.fullmatch(name)))
         shutil.rmtree(self.partial)
 
@@ -228,8 +228,33 @@ def _run_in(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _other_run(folder: Path) -> OutputError:
-    return OutputError("the folder holds a run with other settings, data or start", where=str(folder), remedy=_REMEDY)
+def _other_run(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> OutputError:
+    """The error, with what differs: settings by name, else the base's weights, else the data."""
+    there, here = _settings_in(found), _settings_in(wanted)
+    names = [
+        f"{key}: {there.get(key, 'nothing')} there, {here.get(key, 'nothing')} now"
+        for key in sorted({*there, *here})
+        if there.get(key) != here.get(key)
+    ]
+    shown = "; ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+    if not shown:
+        shown = "the base's weights" if found.get("start") != wanted.get("start") else "the data"
+    return OutputError(f"the folder holds a run with other settings ({shown})", where=str(folder), remedy=_REMEDY)
+
+
+def _settings_in(record: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted names of a record's settings with their values as texts."""
+    found: dict[str, str] = {}
+
+    def walk(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{name}.{key}" if name else key, inner)
+        else:
+            found[name] = json.dumps(value, ensure_ascii=False)
+
+    walk("", record.get("settings") or {})
+    return found
 
 
 def _refuse_strangers(folder: Path, names: Iterable[str]) -> None:

@@ -61,7 +61,8 @@ def train_recipe(
     prove_place(recipe, root)
     loaded = loaded or load_training_data(recipe, root)
     data = loaded.data
-    base, start = _base(recipe, root)
+    folder = base_folder(recipe, root)
+    base, start = str(folder), content_hash(folder)
     if source is not None:
         prove_base(source, start)
     from lorascope.engines.loading import context_length, decoder_positions
@@ -149,8 +150,12 @@ def prove_apart(recipe: Recipe, root: Path) -> None:
             )
 
 
-def _base(recipe: Recipe, root: Path) -> tuple[str, str]:
-    """The base's folder, and the hash of what is in it."""
+def base_folder(recipe: Recipe, root: Path) -> Path:
+    """The folder of the recipe's base.
+
+    Raises:
+        CheckpointError: there is no such base, or it is an adapter.
+    """
     near = root / Path(recipe.base).expanduser()
     located = locate(str(near) if near.exists() else recipe.base)
     if located.kind == "adapter":
@@ -159,7 +164,13 @@ def _base(recipe: Recipe, root: Path) -> tuple[str, str]:
             where=str(located.path),
             remedy="write the merged model with 'lorascope repair BASE ADAPTER --strength 1 --out DIR' and name that",
         )
-    return str(located.path), content_hash(located.path)
+    return located.path
+
+
+def is_hub_name(base: str, root: Path) -> bool:
+    """Whether a base that is no folder here may be a name on the hub, ``owner/name``."""
+    parts = base.split("/")
+    return not (root / Path(base).expanduser()).exists() and len(parts) == 2 and all(parts) and parts[0] not in ".."
 
 
 @contextmanager

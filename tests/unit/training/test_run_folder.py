@@ -360,3 +360,17 @@ def test_a_file_in_the_way_is_an_output_error(tmp_path):
 def test_no_nan_enters_a_file(tmp_path):
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "x.json", {"loss": float("nan")})
+
+
+def test_the_refusal_names_what_differs(tmp_path):
+    finished(tmp_path / "run", record())
+    for other, named in (
+        (record(recipe(method={"rank": 4, "alpha": 32})), "method.rank: 16 there, 4 now"),
+        (record(recipe(structured_dropout={"preset": "dropkey"})), "structured_dropout"),
+        (record(start="another"), "the base's weights"),
+        (record(train=ITEMS[:1]), "the data"),
+    ):
+        with pytest.raises(OutputError, match="other settings") as caught:
+            RunFolder(tmp_path / "run", other).claim(overwrite=False)
+        assert named in caught.value.problem
+        assert "--overwrite" in caught.value.remedy
