@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 
 from lorascope.checkpoints.opening import OpenCheckpoint
@@ -82,11 +84,33 @@ def _asker(subject: Subject, base: OpenCheckpoint, plain: Asker, allow_pickle: b
         content_hash=checkpoint.content_hash,
         base_path=base.path if adapter else None,
         base_hash=plain.content_hash if adapter else None,
-        labels=_named_labels(checkpoint.config or {}) or (plain.labels if adapter and not subject.proof.head else None),
+        labels=_labels_of(subject, plain),
         num_labels=_head_rows(subject) if adapter else None,
         model_class=subject.info.architecture,
         allow_pickle=allow_pickle,
     )
+
+
+def _labels_of(subject: Subject, plain: Asker) -> tuple[str, ...] | None:
+    """Names of the head's outputs: a model's own; of an adapter what its run recorded, or the base's head's."""
+    checkpoint = subject.checkpoint
+    named = _named_labels(checkpoint.config or {})
+    if named is not None or checkpoint.kind != "adapter":
+        return named
+    return _recorded_labels(checkpoint.path) if subject.proof.head else plain.labels
+
+
+def _recorded_labels(folder: Path) -> tuple[str, ...] | None:
+    """The labels that a run of ``lorascope train`` trained the head for, in its order; PEFT keeps none itself."""
+    try:
+        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found: object = record
+    for key in ("settings", "task", "labels"):
+        found = found.get(key) if isinstance(found, dict) else None
+    names = found if isinstance(found, list) else []
+    return tuple(names) if names and all(isinstance(name, str) for name in names) else None
 
 
 def _architecture(config: Mapping[str, object]) -> str | None:
