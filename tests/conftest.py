@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,3 +189,9 @@ def copied(tmp_path: Path) -> Callable[[Path, str], Path]:
         return Path(shutil.copytree(folder, tmp_path / name))
 
     return copy
+
+
+def pytest_configure() -> None:
+    """Give interrupts back to tests that send them: a shell starts what runs in its background without any."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -107,7 +107,10 @@ def test_following_is_ended_by_an_interrupt(tmp_path: Path) -> None:
             assert line
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
         assert "Interrupted." in process.stderr.read()
 
 
