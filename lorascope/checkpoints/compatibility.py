@@ -89,6 +89,7 @@ def _prove_adapter(
 def _prove_model(
     subject: OpenCheckpoint, base: BaseModules, changes: ModelChanges, findings: list[Finding], on_progress: Progress
 ) -> Proof:
+    """A model that shares every tensor with its base is refused, but for one whose head alone was trained."""
     if not changes.keys:
         raise InvalidComparison(
             "base and adapted model share no linear module",
@@ -96,7 +97,8 @@ def _prove_model(
             remedy="compare models of one architecture",
         )
     changed, shared = _count_changed(subject, base, changes, on_progress)
-    if changed == 0:
+    head = _model_head(changes)
+    if changed == 0 and not head:
         raise InvalidComparison(
             f"the adapted model is the base itself: all {shared} shared tensors are equal, so ‖ΔW‖ = 0",
             where=f"{subject.path} against {base.checkpoint.path}",
@@ -110,7 +112,7 @@ def _prove_model(
         findings.append(doubts.resized(subject, changes.resized))
     findings += _other_storage(subject, base.checkpoint)
     total = sum(prod(spec.shape) for spec in subject.tensors.specs.values())
-    return Proof(findings, changed, total, _model_head(changes))
+    return Proof(findings, changed, total, head)
 
 
 def _finite(key: str, tensor: Tensor, checkpoint: OpenCheckpoint) -> None:

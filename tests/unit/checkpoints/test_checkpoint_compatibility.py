@@ -7,6 +7,7 @@ import shutil
 import peft
 import pytest
 import torch
+from transformers import BertModel
 
 from lorascope.checkpoints.changes import BaseModules, changes_of
 from lorascope.checkpoints.compatibility import prove, prove_base
@@ -219,6 +220,15 @@ def test_dead_modules_are_named(base_of, adapt, rewrite):
 
 def test_a_model_that_is_the_base_itself(base_of, copied):
     assert "is the base itself" in refused(base_of("llama"), copied(base_of("llama")))
+
+
+def test_a_model_whose_head_alone_was_trained_is_none_that_learned_nothing(base_of, build, tmp_path):
+    model = build("bert", "BertForSequenceClassification", num_labels=3)
+    model.bert.load_state_dict(BertModel.from_pretrained(base_of("bert")).state_dict())
+    model.save_pretrained(tmp_path / "probe")
+    proof = proof_of(base_of("bert"), tmp_path / "probe")
+    assert proof.changed == 0
+    assert "classifier.weight" in proof.head
 
 
 def test_a_model_that_is_the_base_cast_to_another_type(base_of, build, tmp_path):
