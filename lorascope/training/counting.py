@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from lorascope.schema.recipe import TrainedKind
+from lorascope.training.encoding_parts import IGNORED
 from lorascope.training.packing import in_inference
-from lorascope.training.rows import IGNORED
 
 _TOKENS = 4
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from lorascope.errors import ConfigError, DataError
 from lorascope.schema.recipe import Loss, LossName, TrainedKind
+from lorascope.training.encoding_parts import IGNORED
 from lorascope.training.label_statistics import FloatArray, LabelStatistics
 from lorascope.training.losses_multi_label import (
     Asymmetric,
@@ -27,7 +28,6 @@ from lorascope.training.losses_multi_label import (
 )
 from lorascope.training.losses_per_label import PerLabel
 from lorascope.training.losses_single_label import CrossEntropy, SingleFocal, class_weights
-from lorascope.training.rows import IGNORED
 
 _MULTI: tuple[LossName, ...] = ("bce", "focal", "asymmetric", "distribution_balanced", "zlpr")
 _SINGLE: tuple[LossName, ...] = ("cross_entropy", "label_smoothing", "focal")

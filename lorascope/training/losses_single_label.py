@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lorascope.errors import DataError
+from lorascope.training.encoding_parts import IGNORED
 from lorascope.training.label_statistics import FloatArray, LabelStatistics
 from lorascope.training.losses_per_label import PerLabel
-from lorascope.training.rows import IGNORED
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from lorascope.training.data import TrainingData
 from lorascope.training.energy import EnergyMeter
 from lorascope.training.loading import LoadedBase
 from lorascope.training.memory import is_out_of_memory, memory_error, smaller_batches
+from lorascope.training.methods import parameter_counts
 from lorascope.training.own_replay import REPLAY_FILE
 from lorascope.training.progress import LiveLog, OnProgress, ProgressCallback, quiet_trainer
 from lorascope.training.run_folder import RECORD, RunFolder, unwritable, write_json
@@ -274,13 +275,13 @@ def _metrics_at(state: TrainerState, step: int) -> dict[str, float]:
 
 
 def _cost(run: Run, trainer: RecipeTrainer, clock: ProgressCallback, energy: EnergyMeter) -> TrainingCost:
-    parameters = list(trainer.model.parameters())
+    counts = parameter_counts(trainer.model)
     tokens = int(trainer.state.num_input_tokens_seen)
     peak, kind = clock.peak_memory()
     return TrainingCost(
         method=run.recipe.method.name,
-        trainable_parameters=sum(each.numel() for each in parameters if each.requires_grad),
-        total_parameters=sum(each.numel() for each in parameters),
+        trainable_parameters=counts.trainable,
+        total_parameters=counts.total,
         steps=trainer.state.global_step,
         tokens=tokens,
         train_seconds=clock.elapsed(),

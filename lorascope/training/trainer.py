@@ -21,11 +21,11 @@ from lorascope.errors import EvaluationError
 from lorascope.schema.recipe import Recipe
 from lorascope.training.collating import TOKEN_COUNTS
 from lorascope.training.counting import supervised
+from lorascope.training.encoding_parts import IGNORED
 from lorascope.training.losses import LossFunction
 from lorascope.training.optimising import build_optimizer, build_scheduler
 from lorascope.training.penalties import Penalties
 from lorascope.training.resuming import restore_prompt_encoder
-from lorascope.training.rows import IGNORED
 from lorascope.training.structured_dropout.compensation import Compensation
 
 LiveMeasure = Callable[[Any, PreTrainedTokenizerBase], Mapping[str, float]]
