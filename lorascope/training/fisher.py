@@ -9,8 +9,7 @@ import torch
 
 from lorascope.errors import DataError
 from lorascope.schema.recipe import TrainedKind
-
-_IGNORED = -100
+from lorascope.training.encoding_parts import IGNORED
 
 
 def diagonal_fisher(
@@ -51,9 +50,9 @@ def _answers(model: Any, labels: torch.Tensor, kind: TrainedKind) -> float:
     """What turns the model's mean loss into −log p of the whole item."""
     if kind == "generate":
         shifted = labels if model.config.is_encoder_decoder else labels[:, 1:]
-        return float((shifted != _IGNORED).sum())
+        return float((shifted != IGNORED).sum())
     if kind == "tokens":
-        return float((labels != _IGNORED).sum())
+        return float((labels != IGNORED).sum())
     if kind == "score":
         return 0.5
     return float(labels.shape[-1]) if labels.is_floating_point() else 1.0

@@ -17,10 +17,10 @@ from lorascope.measures.tokens import score_entities
 from lorascope.schema.items import LabelsItem
 from lorascope.schema.recipe import Recipe
 from lorascope.training.data import TrainingData
+from lorascope.training.encoding_parts import IGNORED
 
 Array = npt.NDArray[Any]
 Score = Callable[[Array, Array], Mapping[str, float]]
-_IGNORED = -100
 _OF_LABELS = ("f1_micro", "f1_macro", "f1_samples", "lrap", "accuracy", "mcc")
 
 
@@ -84,7 +84,7 @@ def check_metric(recipe: Recipe, data: TrainingData) -> None:
 
 def _exact_match(best: Array, targets: Array) -> Mapping[str, float]:
     """Greedy decoding gives an answer exactly when, fed that answer, the best token is the right one everywhere."""
-    return {"exact_match": float(((best == targets) | (targets == _IGNORED)).all(axis=1).mean())}
+    return {"exact_match": float(((best == targets) | (targets == IGNORED)).all(axis=1).mean())}
 
 
 def _support(data: TrainingData) -> Array:
@@ -113,7 +113,7 @@ def _labels(logits: Array, targets: Array, data: TrainingData, support: Array) -
 
 
 def _entities(logits: Array, targets: Array, names: Array) -> Mapping[str, float]:
-    best, known = logits.argmax(axis=-1), targets != _IGNORED
+    best, known = logits.argmax(axis=-1), targets != IGNORED
     predicted = [names[row[mask]].tolist() for row, mask in zip(best, known, strict=True)]
     truth = [names[row[mask]].tolist() for row, mask in zip(targets, known, strict=True)]
     try:

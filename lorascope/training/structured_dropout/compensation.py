@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from lorascope.schema.recipe import StructuredDropout
+from lorascope.training.encoding_parts import IGNORED
 
 ConsistencyKind = Literal["causal", "tokens", "single_label", "multi_label", "score"]
 Divergence = Literal["kl", "js"]
-IGNORED = -100  # the label of positions that do not count, as everywhere in transformers
 
 
 def consistency_loss(
