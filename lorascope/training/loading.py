@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging
 
 from lorascope.errors import CheckpointError, ConfigError, UnsupportedFormat
 from lorascope.schema.recipe import LOW_RANK, PROMPTS, Recipe, RecipeTask
 from lorascope.training.architecture import head_modules, is_within
 from lorascope.training.arguments import chosen_precision
+from lorascope.training.progress import quiet_transformers
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DROPOUTS = (
@@ -202,7 +201,7 @@ def _read_model(
     if quantised:
         options["device_map"] = {"": device}
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = _model_class(config, recipe.task).from_pretrained(
                 base,
                 config=config,
@@ -314,17 +313,3 @@ def _precision_note(model: Any, precision: str) -> str:
     kind = quantisation_of(model.config)
     weights = f"weights quantised by {kind}" if kind else f"weights in {stored}"
     return f"{weights}, computed in {precision}" + ("" if precision == "float32" else " (mixed)")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no load reports from transformers: what matters of them stands in the notes."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

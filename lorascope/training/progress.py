@@ -33,7 +33,7 @@ OnProgress = Callable[[Progress], None]
 
 
 @contextmanager
-def quiet_trainer() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing bars and from advising what a run's own notes say better."""
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()

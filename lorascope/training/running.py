@@ -27,7 +27,7 @@ from lorascope.training.loading import LoadedBase
 from lorascope.training.memory import is_out_of_memory, memory_error, smaller_batches
 from lorascope.training.methods import parameter_counts
 from lorascope.training.own_replay import REPLAY_FILE
-from lorascope.training.progress import LiveLog, OnProgress, ProgressCallback, quiet_trainer
+from lorascope.training.progress import LiveLog, OnProgress, ProgressCallback, quiet_transformers
 from lorascope.training.run_folder import RECORD, RunFolder, unwritable, write_json
 from lorascope.training.saving import save_trained
 from lorascope.training.stopping import StopEarly, unbeaten_start
@@ -104,7 +104,7 @@ def run_training(run: Run, *, overwrite: bool = False) -> TrainingOutcome:
         for note in folder.notes:
             run.say(note)
         try:
-            with quiet_trainer():
+            with quiet_transformers():
                 _train_until_it_fits(replace(run, notes=(*run.notes, *folder.notes)), folder, arguments)
         except (OSError, SafetensorError) as error:
             raise unwritable(run.out, error) from error
