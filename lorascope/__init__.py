@@ -13,7 +13,8 @@ from lorascope.version import __version__
 if TYPE_CHECKING:
     from lorascope.errors import LorascopeError
     from lorascope.measures.statistics import estimate, paired
-    from lorascope.schema.comparison import Comparison, Estimate, Finding, Measurement
+    from lorascope.schema.comparison import Comparison, Finding, Measurement
+    from lorascope.schema.values import Estimate
     from lorascope.workflows.compare import CompareOptions, compare
     from lorascope.workflows.publish import load_result, render
     from lorascope.workflows.tasks import Questions

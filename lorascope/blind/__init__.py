@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorascope.blind.export import ExportedStudy, export_sheets
-from lorascope.blind.key import StudyKey, read_key
-from lorascope.blind.scoring import StudyScores, score_sheets
+from lorascope.blind.key import StudyKey, read_key, write_key
+from lorascope.blind.request import StudyRequest
+from lorascope.blind.study import Study, make_study
 
-__all__ = ["ExportedStudy", "StudyKey", "StudyScores", "export_sheets", "read_key", "score_sheets"]
+__all__ = ["Study", "StudyKey", "StudyRequest", "make_study", "read_key", "write_key"]

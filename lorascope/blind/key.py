@@ -1,4 +1,4 @@
-"""The key of a study: which answer of which row is the adapted checkpoint's. It never lies beside the sheets."""
+"""The key of a study: which system wrote which answer of which row. It never lies beside the sheets."""
 
 from __future__ import annotations
 
@@ -11,51 +11,103 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from lorascope.blind.plan import StudyPlan
+from lorascope.blind.rows import SheetRow
 from lorascope.errors import DataError, OutputError
-from lorascope.schema.model import Model
+from lorascope.schema.model import Finite, Model
+
+RowKind = Literal["rated", "repeat", "mismatched", "identical"]
+"""What a row is for. Raters cannot tell the kinds apart; ``rated`` rows alone make the scores."""
 
 
-class SheetRow(Model):
-    """One row of one rater's sheet; ``adapted`` is the side on which the adapted checkpoint's answer stands."""
+class System(Model):
+    """One checkpoint whose answers are shown. ``content_hash`` is of its weights and configuration."""
+
+    name: str
+    role: Literal["base", "adapted"]
+    content_hash: str
+
+
+class Stratum(Model):
+    """Items of one kind: ``population`` of them could be drawn, ``drawn`` were, so each stands for ``weight``."""
+
+    name: str
+    population: int = Field(ge=1)
+    drawn: int = Field(ge=0)
+    weight: Finite = Field(gt=0)
+
+
+class StudyItem(Model):
+    """One drawn item and the two systems compared on it; ``first`` is the one whose wins are counted.
+
+    ``lengths`` are those of the two answers in characters, first's and second's. ``identical``: both answers are the
+    same text as shown, so the item is a tie that nobody rates.
+    """
+
+    task: str
+    item_id: str
+    stratum: str
+    first: str
+    second: str
+    lengths: tuple[int, int]
+    identical: bool = False
+
+
+class KeyRow(Model):
+    """One row of one rater's sheet.
+
+    ``item`` is the place in the key's ``items``; ``a`` and ``b`` are the systems whose answers stand there. ``of`` is
+    the id of the row that a repeat repeats. ``wrong`` is the side of a mismatched row on which an answer to another
+    question stands. ``digest`` is the HMAC of the row as shown, so that an edited text is found.
+    """
 
     id: str
     rater: str
-    task: str
-    item_id: str
-    adapted: Literal["A", "B"]
+    kind: RowKind
+    item: int = Field(ge=0)
+    a: str
+    b: str
+    of: str | None = None
+    wrong: Literal["A", "B"] | None = None
+    digest: str
 
 
 class StudyKey(Model):
     """Everything that unblinds a study.
 
-    ``tasks`` gives the fingerprint of each task, ``subject_hash`` and ``reference_hash`` the checkpoints' contents,
-    so that scores cannot reach another result. ``identical`` are the sampled items, as (task, item id), whose two
-    answers are the same; they are on no sheet and count as ties. ``salt`` is what the sheets' commitment is made
-    with: without it nobody can try out assignments against the commitment.
+    ``tasks`` gives the fingerprint of each task and ``systems`` the checkpoints' contents, so that scores cannot reach
+    another result. ``salt`` is what commitment and digests are made with: without it nobody can try out assignments
+    against what stands in the sheets.
     """
 
-    version: Literal[1] = 1
-    subject: str
-    subject_hash: str
-    reference: str
-    reference_hash: str
-    tasks: dict[str, str]
+    version: Literal[2] = 2
+    study: str
+    language: Literal["en", "zh"]
     seed: int
-    salt: str = Field(min_length=32)
-    rows: list[SheetRow] = Field(min_length=1)
-    identical: list[tuple[str, str]]
+    salt: str = Field(min_length=64)
+    tasks: dict[str, str]
+    systems: list[System] = Field(min_length=2)
+    strata: list[Stratum] = Field(min_length=1)
+    items: list[StudyItem] = Field(min_length=1)
+    raters: list[str] = Field(min_length=1)
+    rows: list[KeyRow] = Field(min_length=1)
+    plan: StudyPlan | None = None
 
     @property
     def commitment(self) -> str:
         """HMAC-SHA256 of the whole key under its salt: printed in the sheets, it pins the key before any rating."""
         content = json.dumps(self.model_dump(mode="json", exclude={"salt"}), sort_keys=True, separators=(",", ":"))
-        digest = hmac.new(bytes.fromhex(self.salt), content.encode(), hashlib.sha256).hexdigest()
-        return f"hmac-{digest}"
+        return f"hmac-{_hmac(self.salt, content)}"
 
-    @property
-    def raters(self) -> list[str]:
-        """The raters' names, in the order of the sheets."""
-        return list(dict.fromkeys(row.rater for row in self.rows))
+
+def row_digest(salt: str, row: SheetRow) -> str:
+    """HMAC of a row's id and texts, the same after a spreadsheet has changed line ends or outer white space."""
+    texts = ["\n".join(line.rstrip() for line in text.splitlines()).strip() for text in row.texts]
+    return _hmac(salt, json.dumps([row.id, *texts], ensure_ascii=False))
+
+
+def _hmac(salt: str, content: str) -> str:
+    return hmac.new(bytes.fromhex(salt), content.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def write_key(key: StudyKey, path: Path) -> None:
@@ -74,12 +126,18 @@ def write_key(key: StudyKey, path: Path) -> None:
 
 def read_key(path: Path) -> StudyKey:
     """Read a key; DataError when it is missing or is not one."""
+    remedy = "give the key that was written with the sheets"
     try:
-        return StudyKey.model_validate_json(path.read_bytes())
+        raw = json.loads(path.read_bytes())
+        if isinstance(raw, dict) and raw.get("version") not in (None, 2):
+            problem = f"the key has version {raw['version']}, this lorascope reads 2"
+            raise DataError(problem, where=str(path), remedy="score it with the lorascope that exported the study")
+        return StudyKey.model_validate(raw)
     except OSError as error:
-        raise DataError(f"the key cannot be read: {error.strerror}", where=str(path)) from error
+        raise DataError(f"the key cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "file"
-        remedy = "give the key that was written with the sheets"
         raise DataError(f"this is no study key: {place}: {first['msg']}", where=str(path), remedy=remedy) from error
+    except ValueError as error:
+        raise DataError(f"this is no study key: {error}", where=str(path), remedy=remedy) from error

@@ -1,200 +1,152 @@
-"""From filled sheets to scores: checked against the key, unblinded, with the item as the unit."""
+"""From filled sheets to what the raters said: checked against the key, unblinded, with the item as the unit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lorascope.blind.key import SheetRow, StudyKey
-from lorascope.blind.sheets import DIMENSIONS, OVERALL, FilledRow, read_sheet
-from lorascope.errors import DataError
-from lorascope.schema.comparison import Delta, Estimate
+from lorascope.blind.checking import CheckedSheets, check_sheets
+from lorascope.blind.deviations import deviations
+from lorascope.blind.key import StudyKey
+from lorascope.blind.metric_agreement import ItemMetrics, as_estimate
+from lorascope.blind.pair_scores import item_strata, pair_outcome
+from lorascope.blind.quality import apply_exclusions, quality_warnings, rater_quality
+from lorascope.blind.registration import describe
+from lorascope.blind.rows import FilledSheet
+from lorascope.blind.votes import PairVotes, pair_votes
+from lorascope.errors import EvaluationError
+from lorascope.measures.agreement import RESAMPLES, Level, alpha_interval
+from lorascope.measures.core import FloatArray
+from lorascope.measures.preference import left_rate
+from lorascope.measures.preference_models import bradley_terry
+from lorascope.measures.preference_strata import item_means
+from lorascope.schema.human import DIMENSIONS, Alpha, HumanStudy, RaterQuality, Standing
+from lorascope.schema.values import Estimate
 
-RESAMPLES = 9999
-_CODES = {code.lower(): code for code in OVERALL}
 
+def score_study(
+    sheets: Sequence[FilledSheet],
+    key: StudyKey,
+    *,
+    metrics: ItemMetrics,
+    seed: int = 0,
+    allow_partial: bool = False,
+    resamples: int = RESAMPLES,
+) -> HumanStudy:
+    """Check the sheets, unblind them and compute every number of the study.
 
-@dataclass(frozen=True, slots=True)
-class Rating:
-    """Mean ratings (1–5, higher is better) on one dimension, over the items that were rated on it on both sides."""
-
-    base: Estimate
-    adapted: Estimate
-    delta: Delta
-
-
-@dataclass(frozen=True, slots=True)
-class StudyScores:
-    """What the raters said.
-
-    ``win_rate`` is (wins + ½ ties) / n of the adapted checkpoint, 0–1, 0.5 is a draw; 'both bad' is a tie, and so is
-    an item whose two answers are the same. Its unit is the item (mean over its raters). ``sign_test_p`` is the exact
-    two-sided sign test over items on which the raters together prefer a side; None when there is none. ``votes``
-    counts single votes. ``ratings`` lacks a dimension that nobody rated.
+    ``metrics`` are the automatic metrics to compare with (see :func:`~lorascope.blind.metric_agreement.item_metrics`),
+    ``seed`` and ``resamples`` are of the bootstraps of alpha and correlations; all other intervals are computed without
+    chance. Raters are excluded by the registered plan alone; where the study departs from it stands in ``deviations``.
+    For ``allow_partial`` and the DataError of wrong sheets see
+    :func:`~lorascope.blind.checking.check_sheets`; EvaluationError when the plan excludes every rater, or when no
+    rated row was filled in.
     """
-
-    win_rate: Estimate
-    sign_test_p: float | None
-    items_preferred: dict[str, int]
-    votes: dict[str, int]
-    identical_items: int
-    raters: tuple[str, ...]
-    absent_raters: tuple[str, ...]
-    ratings: dict[str, Rating]
-
-
-@dataclass(frozen=True, slots=True)
-class _Vote:
-    """One rater's view of one item: preference from -2 (base much) to 2 (adapted much), ratings by dimension."""
-
-    row: SheetRow
-    overall: str
-    preference: int
-    base: Mapping[str, int]
-    adapted: Mapping[str, int]
-
-
-def score_sheets(sheets: Sequence[Path], key: StudyKey, *, seed: int = 0) -> StudyScores:
-    """Check and score the sheets; intervals are percentile bootstraps over items (``seed``).
-
-    A rater whose sheet is not among them is reported as absent. DataError, with sheet and row or rater: a sheet of
-    another study or a key that was changed, an unknown or doubled row, a rater's row that is missing, an ``overall``
-    that is empty or no choice, a rating that is not a whole number from 1 to 5.
-    """
-    votes = _votes([row for sheet in sheets for row in read_sheet(sheet)], key)
-    present = [rater for rater in key.raters if any(vote.row.rater == rater for vote in votes)]
-    _all_rows(votes, key, present)
-    by_item: dict[tuple[str, str], list[_Vote]] = {}
-    for vote in votes:
-        by_item.setdefault((vote.row.task, vote.row.item_id), []).append(vote)
-    wins = [fmean(_win(vote.preference) for vote in by_item[item]) for item in sorted(by_item)]
-    sums = [np.sign(sum(np.sign(vote.preference) for vote in item)) for item in by_item.values()]
-    preferred = {"adapted": sums.count(1), "base": sums.count(-1), "neither": sums.count(0) + len(key.identical)}
-    ratings = {name: _rating([by_item[item] for item in sorted(by_item)], name, seed) for name in DIMENSIONS}
-    return StudyScores(
-        win_rate=_estimate(wins + [0.5] * len(key.identical), seed),
-        sign_test_p=_sign_test(preferred["adapted"], preferred["base"]),
-        items_preferred=preferred,
-        votes=_counts(votes),
-        identical_items=len(key.identical),
-        raters=tuple(present),
-        absent_raters=tuple(rater for rater in key.raters if rater not in present),
-        ratings={name: rating for name, rating in ratings.items() if rating is not None},
+    checked = check_sheets(sheets, key, allow_partial=allow_partial)
+    rules = key.plan.exclusions if key.plan else None
+    raters = apply_exclusions(rater_quality(checked, key), rules)
+    pairs = _pairs(checked, key, raters)
+    departures = deviations(checked, key, raters, pairs)
+    standings, unplaced = _standings(pairs, key)
+    return HumanStudy(
+        study=key.study,
+        commitment=key.commitment,
+        seed=key.seed,
+        language=key.language,
+        tasks=sorted({item.task for item in key.items}),
+        systems=[system.name for system in key.systems],
+        plan=key.plan.hash if key.plan else None,
+        registered="\n".join(describe(key.plan, key.language)) if key.plan else None,
+        deviations=departures if key.plan else [],
+        raters=raters,
+        left_rate=_left_rate(pairs),
+        alphas=_alphas(pairs, seed, resamples),
+        pairs=[pair_outcome(pair, key, metrics, seed=seed, resamples=resamples) for pair in pairs],
+        standings=standings,
+        notes=[*([] if key.plan else departures), *_notes(checked, raters), *unplaced],
     )
 
 
-def _votes(filled: Iterable[FilledRow], key: StudyKey) -> list[_Vote]:
-    rows = {row.id: row for row in key.rows}
-    commitment = key.commitment
-    seen: dict[str, str] = {}
-    votes = []
-    for each in filled:
-        if each.study != commitment:
-            problem = "the row does not belong to this key: another study's sheet, or a key changed after export"
-            raise DataError(problem, where=each.place, remedy="score each study with the key written with it")
-        if each.id not in rows:
-            raise DataError(f"the study has no row {each.id!r}", where=each.place, remedy="restore the id column")
-        where = f"{each.place}, {rows[each.id].rater}"
-        if each.id in seen:
-            problem = f"row {each.id} is given twice, first in {seen[each.id]}"
-            raise DataError(problem, where=where, remedy="give each rater's sheet once")
-        seen[each.id] = each.place
-        votes.append(_vote(each, rows[each.id], where))
-    if not votes:
-        raise DataError("the sheets hold no rows", remedy="give the sheets as the raters returned them")
-    return votes
+def _pairs(checked: CheckedSheets, key: StudyKey, raters: Sequence[RaterQuality]) -> list[PairVotes]:
+    """The votes of raters who are not excluded."""
+    kept = [each.rater for each in raters if each.present and each.excluded is None]
+    if not kept:
+        told = "; ".join(f"{each.rater} {each.excluded}" for each in raters if each.excluded)
+        remedy = "no score can be computed by this plan; find other raters and score their sheets with the same key"
+        raise EvaluationError(f"the registered plan excludes every rater: {told}", remedy=remedy)
+    excluded = {each.rater for each in raters if each.excluded}
+    pairs = pair_votes([vote for vote in checked.votes if vote.row.rater not in excluded], key, kept)
+    if not any(np.isfinite(pair.preferences).any() for pair in pairs):
+        raise EvaluationError("no comparison of two answers was rated", remedy="have the sheets filled in")
+    return pairs
 
 
-def _vote(filled: FilledRow, row: SheetRow, where: str) -> _Vote:
-    code = _CODES.get(" ".join(filled.overall.lower().split()))
-    if code is None:
-        problem = f"overall is {filled.overall!r}" if filled.overall else "overall is empty"
-        raise DataError(problem, where=where, remedy=f"one of: {', '.join(OVERALL)}")
-    side, other = ("a", "b") if row.adapted == "A" else ("b", "a")
-    preference = OVERALL[code] if side == "a" else -OVERALL[code]
-    return _Vote(row, code, preference, _scores(filled, other, where), _scores(filled, side, where))
+def _notes(checked: CheckedSheets, raters: Sequence[RaterQuality]) -> list[str]:
+    notes = [f"{each.rater} is excluded: {each.excluded}" for each in raters if each.excluded]
+    notes += quality_warnings(raters)
+    if checked.unverified:
+        rows = "1 row" if checked.unverified == 1 else f"{checked.unverified} rows"
+        notes.append(f"texts of {rows} did not come back: whether they were edited is not known")
+    return notes
 
 
-def _scores(filled: FilledRow, side: str, where: str) -> dict[str, int]:
-    """Ratings of one side; empty cells are not given and stay out. '4.0' is a spreadsheet's way to write 4."""
-    scores = {}
+def _left_rate(pairs: Sequence[PairVotes]) -> Estimate | None:
+    """Share of decided votes for side A, over the rated rows of all pairs."""
+    left = np.concatenate([np.nansum(pair.left, axis=0) for pair in pairs])
+    decided = np.concatenate([np.isfinite(pair.left).sum(axis=0).astype(np.float64) for pair in pairs])
+    return as_estimate(left_rate(left, decided))
+
+
+def _alphas(pairs: Sequence[PairVotes], seed: int, resamples: int) -> list[Alpha]:
+    """Overall twice: on the preferred system or tie (nominal), and on how much it is preferred (ordinal, -2 to 2).
+
+    The former is what win rates rest on. Ratings are ordinal, the units single answers.
+    """
+    preferences = np.concatenate([pair.preferences for pair in pairs], axis=1)
+    tables: list[tuple[str, Level, FloatArray]] = [
+        ("overall", "nominal", np.sign(preferences)),
+        ("overall", "ordinal", preferences),
+    ]
     for dimension in DIMENSIONS:
-        text = filled.ratings[f"{dimension}_{side}"]
-        if text:
-            whole = text.removesuffix(".0")
-            if whole not in ("1", "2", "3", "4", "5"):
-                problem = f"{dimension}_{side} is {text!r}"
-                raise DataError(problem, where=where, remedy="a whole number from 1 to 5, or empty")
-            scores[dimension] = int(whole)
-    return scores
+        answers = np.concatenate([side for pair in pairs for side in pair.ratings[dimension]], axis=1)
+        tables.append((dimension, "ordinal", answers))
+    return [_alpha(*table, seed, resamples) for table in tables]
 
 
-def _all_rows(votes: Sequence[_Vote], key: StudyKey, present: Sequence[str]) -> None:
-    given = {vote.row.id for vote in votes}
-    for rater in present:
-        missing = [row.id for row in key.rows if row.rater == rater and row.id not in given]
-        if missing:
-            problem = f"{len(missing)} of {rater}'s rows are missing, the first is {missing[0]}"
-            raise DataError(problem, where=rater, remedy="return the whole sheet, every row with an overall choice")
+def _alpha(name: str, level: Level, ratings: FloatArray, seed: int, resamples: int) -> Alpha:
+    found = alpha_interval(ratings, level=level, seed=seed, resamples=resamples)
+    reason = found.method.removeprefix("none: ") if found.value is None else None
+    return Alpha.model_validate(
+        {"name": name, "level": level, "estimate": as_estimate(found), "units": found.n, "missing_reason": reason}
+    )
 
 
-def _win(preference: int) -> float:
-    return 0.5 + 0.5 * float(np.sign(preference))
+def _standings(pairs: Sequence[PairVotes], key: StudyKey) -> tuple[list[Standing], list[str]]:
+    """Bradley-Terry strengths from three systems on, and notes on systems without one.
 
-
-def _counts(votes: Sequence[_Vote]) -> dict[str, int]:
-    return {
-        "wins": sum(vote.preference > 0 for vote in votes),
-        "losses": sum(vote.preference < 0 for vote in votes),
-        "ties": sum(vote.overall == "tie" for vote in votes),
-        "both_bad": sum(vote.overall == "both bad" for vote in votes),
-    }
-
-
-def _rating(items: Sequence[Sequence[_Vote]], dimension: str, seed: int) -> Rating | None:
-    pairs = []
-    for votes in items:
-        both = [vote for vote in votes if dimension in vote.base and dimension in vote.adapted]
-        if both:
-            pairs.append((fmean(v.base[dimension] for v in both), fmean(v.adapted[dimension] for v in both)))
-    if not pairs:
-        return None
-    base, adapted = ([pair[side] for pair in pairs] for side in (0, 1))
-    changes = [after - before for before, after in pairs]
-    mean = _estimate(changes, seed)
-    delta = Delta(value=mean.value, low=mean.low, high=mean.high, n=mean.n, p_value=_wilcoxon(changes), test=_WILCOXON)
-    return Rating(_estimate(base, seed), _estimate(adapted, seed), delta)
-
-
-_WILCOXON = "Wilcoxon signed-rank over items (Pratt)"
-
-
-def _wilcoxon(changes: Sequence[float]) -> float:
-    from scipy.stats import wilcoxon
-
-    return float(wilcoxon(changes, zero_method="pratt").pvalue) if any(changes) else 1.0
-
-
-def _sign_test(wins: int, losses: int) -> float | None:
-    from scipy.stats import binomtest
-
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else None
-
-
-def _estimate(values: Sequence[float], seed: int) -> Estimate:
-    """Mean with a bootstrap interval over items; no interval for one item or without any spread."""
-    sample: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
-    n, mean = len(sample), float(sample.mean())
-    if n < 2 or np.ptp(sample) == 0:
-        return Estimate(value=mean, n=n, method="none")
-    from scipy.stats import bootstrap
-
-    rng = np.random.default_rng(seed)
-    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=rng, batch=1000)
-    low, high = (float(bound) for bound in found.confidence_interval)
-    return Estimate(value=mean, low=low, high=high, n=n, method=f"percentile bootstrap over items, {RESAMPLES}")
+    The reference is the base, or the key's first system where the base is not in the study.
+    """
+    compared = {name for pair in pairs for name in (pair.first, pair.second)}
+    if len(compared) < 3:
+        return [], []
+    systems = [system.name for system in key.systems if system.name in compared]
+    reference = next((each.name for each in key.systems if each.role == "base" and each.name in compared), systems[0])
+    places = [place for pair in pairs for place in pair.items]
+    strengths = bradley_terry(
+        [key.items[place].first for place in places],
+        [key.items[place].second for place in places],
+        np.concatenate([item_means(pair.wins) for pair in pairs]),
+        items=places,
+        reference=reference,
+        weights=item_strata(key, places).weights,
+    )
+    standings, notes = [], []
+    for name in systems:
+        if (strength := as_estimate(strengths[name])) is None:
+            notes.append(f"no strength for {name}: {strengths[name].method.removeprefix('none: ')}")
+        else:
+            standings.append(Standing(system=name, strength=strength))
+    if reference not in {each.name for each in key.systems if each.role == "base"}:
+        notes.append(f"the base is not in the study: strengths are against {reference}")
+    return standings, notes

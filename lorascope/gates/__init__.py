@@ -1,9 +1,8 @@
-"""Holding a result to a policy: pass, fail, inconclusive or missing, with the numbers behind each outcome."""
+"""Holding a result to a policy: pass, fail, inconclusive, missing or invalid, with the numbers behind each outcome."""
 
 from __future__ import annotations
 
-from lorascope.gates.evaluation import evaluate
+from lorascope.gates.evaluation import evaluate, exit_code
 from lorascope.gates.pairing import Baseline
-from lorascope.gates.rendering import junit, markdown
 
-__all__ = ["Baseline", "evaluate", "junit", "markdown"]
+__all__ = ["Baseline", "evaluate", "exit_code"]

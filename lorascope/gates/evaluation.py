@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from lorascope.errors import ConfigError, EvaluationError
-from lorascope.gates.judging import Absent, Judgement, Outcome, Reading, judge
-from lorascope.gates.pairing import Baseline, exact_reading, paired_reading
+from lorascope.errors import ConfigError
+from lorascope.gates.families import adjusted
+from lorascope.gates.judging import Absent, Judgement, Reading, fail_p_value, judge
+from lorascope.gates.nearest import hint
+from lorascope.gates.pairing import Baseline, baseline_warnings, exact_reading, paired_reading
+from lorascope.gates.plausibility import constant_scores, doubts
 from lorascope.gates.readings import EXACT_AREAS, nothing_changed, own_delta, own_estimate
 from lorascope.gates.selection import address_of, fits, measurements_at, subjects_of
-from lorascope.schema.comparison import Comparison, GateReport, GateRow, Measurement
+from lorascope.schema.comparison import Comparison, Measurement
+from lorascope.schema.gates import GateReport, GateRow, Outcome
 from lorascope.schema.policy import Gate, GatePolicy, LimitName
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
+class Limit:
     """One limit of one gate, with all that it is judged by."""
 
     gate: Gate
@@ -26,54 +31,120 @@ class _Limit:
     baseline: Baseline | None
 
     @property
+    def confidence(self) -> float:
+        """Confidence of each one-sided bound."""
+        return self.policy.confidence_of(self.gate)
+
+    @property
     def on_own_value(self) -> bool:
+        """Whether the limit is on the estimate itself and not on an improvement."""
         return self.name in ("min", "max")
 
     @property
     def is_pattern(self) -> bool:
+        """Whether the address may name several metrics."""
         return "*" in self.gate.address.metric
+
+    @property
+    def rule(self) -> str:
+        """The limit as the report names it."""
+        extra = "" if self.gate.correction == "none" else f", {self.gate.correction}"
+        return f"{self.name} = {self.value:g} ({self.gate.rule}{extra})"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One limit on one measurement; ``found`` is None where nothing is at the address."""
+
+    limit: Limit
+    address: str
+    reading: Reading | Absent
+    found: Measurement | None = None
+    unmoved: bool = False
+
+    @property
+    def p_value(self) -> float | None:
+        """Of the FAIL test; None where nothing is tested."""
+        if isinstance(self.reading, Absent):
+            return None
+        limit, gate = self.limit, self.limit.gate
+        corrected = gate.correction != "none"
+        return fail_p_value(self.reading, limit.name, limit.value, gate.rule, limit.confidence, corrected=corrected)
 
 
 def evaluate(
-    policy: GatePolicy, comparison: Comparison, baseline: Baseline | None = None, *, name: str = "gates.toml"
+    policy: GatePolicy,
+    comparison: Comparison,
+    baseline: Baseline | None = None,
+    *,
+    name: str = "gates.toml",
 ) -> GateReport:
     """Judge every measurement that the policy names; ``passed`` when no row blocks.
 
     A row blocks when its outcome is not PASS and its severity 'fail'; the severity of a row is its gate's, lowered to
-    'warn' for INCONCLUSIVE and MISSING rows where the policy says so. Drops and gains are those against the run's own
-    reference, or, with ``baseline``, against that result's adapted checkpoint. The result's two-sided 95 % intervals
-    become one-sided bounds by normal scaling. A subject none of whose sampled measurements differs from its reference
-    at all (an adapter that is not applied, a scorer that says the same of everything) fails.
+    'warn' for INCONCLUSIVE and MISSING rows where the policy says so, and never for INVALID ones. Drops and gains are
+    those against the run's own reference, or, with ``baseline``, against that result's adapted checkpoint. The
+    result's two-sided 95 % intervals become one-sided bounds by normal scaling. A subject none of whose sampled
+    measurements differs from its reference at all (an adapter that is not applied, a scorer that says the same of
+    everything) fails.
 
-    Errors: ConfigError for a drop of a metric without a better direction; InvalidComparison when the baseline was
-    asked differently; EvaluationError when items cannot be paired.
+    Errors: ConfigError for a drop of a metric without a better direction, InvalidComparison for a baseline of another
+    suite altogether.
     """
-    limits = [_Limit(gate, *limit, policy, comparison, baseline) for gate in policy.gate for limit in gate.limits]
     try:
-        rows = [row for limit in limits for row in _rows(limit)]
+        rows = [row for gate in policy.gate for row in _judged(cases_of(gate, policy, comparison, baseline))]
     except ConfigError as error:
         raise error.at(name) from None
-    blocked = any(row.outcome != "PASS" and row.severity == "fail" for row in rows)
-    return GateReport(policy=name, passed=not blocked, rows=rows)
+    return GateReport(
+        policy=name,
+        passed=not any(_blocks(row) for row in rows),
+        rows=rows,
+        confidence=policy.confidence,
+        baseline=None if baseline is None else baseline.name,
+        warnings=[] if baseline is None else baseline_warnings(comparison, baseline),
+    )
 
 
-def _rows(limit: _Limit) -> Iterator[GateRow]:
-    address = limit.gate.address
-    subjects = subjects_of(address, limit.comparison)
+def exit_code(report: GateReport) -> int:
+    """0 when the policy passes or only warns, 3 when a row that blocks is INVALID, else 1.
+
+    3 outranks 1: where some of the comparison was between different questions, the failures beside it may come of the
+    same mistake, and whoever reads the code alone should look at the set-up before the model. An INVALID row of
+    severity 'warn' blocks as little as any other.
+    """
+    if any(_blocks(row) and row.outcome == "INVALID" for row in report.rows):
+        return 3
+    return 0 if report.passed else 1
+
+
+def _blocks(row: GateRow) -> bool:
+    return row.outcome != "PASS" and row.severity == "fail"
+
+
+def cases_of(gate: Gate, policy: GatePolicy, comparison: Comparison, baseline: Baseline | None) -> list[Case]:
+    """Every limit of a gate on every measurement that it names: the family that its correction is for."""
+    limits = [Limit(gate, *limit, policy, comparison, baseline) for limit in gate.limits]
+    return [case for limit in limits for case in _cases(limit)]
+
+
+def _cases(limit: Limit) -> Iterator[Case]:
+    address, comparison = limit.gate.address, limit.comparison
+    subjects = subjects_of(address, comparison)
     if not subjects:
-        yield _row(limit, limit.gate.metric, "MISSING", "the result has no such checkpoint")
+        reason = f"the result has no such checkpoint; {hint(limit.gate, comparison)}"
+        yield Case(limit, limit.gate.metric, Absent("MISSING", reason))
     for subject in subjects:
-        found = measurements_at(address, subject, limit.comparison)
+        found = measurements_at(address, subject, comparison)
         applicable = [each for each in found if _applies(limit, each)]
-        unmoved = nothing_changed(subject, limit.comparison)
+        unmoved = nothing_changed(subject, comparison)
         for each in applicable:
-            yield _judged(limit, each, unmoved)
+            yield Case(limit, address_of(each), _checked(_read(limit, each), each), each, unmoved)
         if not applicable:
             named = limit.gate.metric.removeprefix(f"{address.subject}:")
-            yield _row(limit, f"{subject}:{named}", "MISSING", _why_missing(limit, subject))
+            yield Case(limit, f"{subject}:{named}", Absent("MISSING", _why_missing(limit, subject, bool(found))))
 
 
-def _applies(limit: _Limit, found: Measurement) -> bool:
+def _applies(limit: Limit, found: Measurement) -> bool:
     """Whether the limit means something for the measurement; a pattern leaves out what has no difference by nature."""
     if limit.on_own_value:
         return True
@@ -87,58 +158,105 @@ def _applies(limit: _Limit, found: Measurement) -> bool:
     return True
 
 
-def _read(limit: _Limit, found: Measurement) -> Reading | Absent:
+def _read(limit: Limit, found: Measurement) -> Reading | Absent:
     """The value (``min``, ``max``) or the improvement (``max_drop``, ``min_gain``) that the limit is about."""
-    confidence = limit.policy.confidence
     if limit.on_own_value:
-        return own_estimate(found, confidence)
+        return own_estimate(found, limit.confidence)
     if limit.baseline is None:
-        reading = own_delta(found, confidence)
+        reading = own_delta(found, limit.confidence)
+        if isinstance(reading, Reading) and found.delta is not None:
+            reading = replace(reading, p_value=found.delta.p_value)
     elif found.area in EXACT_AREAS:
         reading = exact_reading(found, limit.baseline)
     else:
-        reading = paired_reading(found, limit.comparison, limit.baseline, confidence)
+        reading = paired_reading(found, limit.comparison, limit.baseline, limit.confidence)
     return reading.negated() if isinstance(reading, Reading) and found.direction == "lower" else reading
 
 
-def _judged(limit: _Limit, found: Measurement, unmoved: bool) -> GateRow:
-    address = address_of(found)
-    reading = _read(limit, found)
-    if isinstance(reading, Absent):
-        if reading.outcome == "INCONCLUSIVE" and not limit.is_pattern:
-            raise EvaluationError(f"{address} {reading.reason}", remedy="gate its own value with min or max instead")
-        return _row(limit, address, reading.outcome, reading.reason)
-    gate = limit.gate
-    judgement = judge(reading, limit.name, limit.value, gate.rule, limit.policy.confidence)
-    if judgement.outcome == "PASS" and gate.min_n is not None and not reading.exact and reading.n < gate.min_n:
-        judgement = Judgement("INCONCLUSIVE", f"the gate asks for {gate.min_n:,} items")
-    if unmoved and judgement.outcome != "FAIL" and not reading.exact:
+def _checked(reading: Reading | Absent, found: Measurement) -> Reading | Absent:
+    """The reading, marked where it must not pass because no score of either side varies."""
+    if isinstance(reading, Absent) or reading.exact or reading.unchanged_because:
+        return reading
+    return replace(reading, suspicious_because=reading.suspicious_because or constant_scores(found))
+
+
+def _judged(cases: Sequence[Case]) -> Iterator[GateRow]:
+    """The rows of one gate, whose FAIL tests are corrected together."""
+    if not cases:
+        return
+    corrected = adjusted(cases[0].limit.gate.correction, [case.p_value for case in cases])
+    tests = sum(each is not None for each in corrected)
+    for case, p_adjusted in zip(cases, corrected, strict=True):
+        if isinstance(case.reading, Absent) or case.found is None:
+            yield _absent_row(case)
+        else:
+            yield _row(case, case.reading, case.found, p_adjusted, tests)
+
+
+def _judgement(case: Case, reading: Reading, p_adjusted: float | None) -> Judgement:
+    limit, gate = case.limit, case.limit.gate
+    found = judge(reading, limit.name, limit.value, gate.rule, limit.confidence, p_adjusted=p_adjusted)
+    if found.outcome == "PASS" and gate.min_n is not None and not reading.exact and reading.n < gate.min_n:
+        found = Judgement("INCONCLUSIVE", f"the gate asks for {gate.min_n:,} items", gate.min_n)
+    if case.unmoved and found.outcome != "FAIL" and not reading.exact:
         note = "no answer differs from the reference anywhere: the adapter is not applied, or the scorer is constant"
-        judgement = Judgement("FAIL", note)
+        found = Judgement("FAIL", note)
+    return found
+
+
+def _row(case: Case, reading: Reading, found: Measurement, p_adjusted: float | None, tests: int) -> GateRow:
+    limit = case.limit
+    judgement = _judgement(case, reading, p_adjusted)
     evidence = _evidence(limit, reading)
-    return _row(limit, address, judgement.outcome, f"{evidence}; {judgement.note}" if judgement.note else evidence)
+    if p_adjusted is not None:
+        evidence += f", p = {case.p_value:.3g}, {p_adjusted:.3g} after {limit.gate.correction} over {tests:,} tests"
+    return GateRow(
+        address=case.address,
+        rule=limit.rule,
+        outcome=judgement.outcome,
+        severity=_severity(limit, judgement.outcome),
+        evidence=f"{evidence}; {judgement.note}" if judgement.note else evidence,
+        value=reading.value,
+        low=None if reading.exact else reading.low,
+        high=None if reading.exact else reading.high,
+        limit=limit.value,
+        n=reading.n,
+        needed_n=judgement.needed_n,
+        p_value=case.p_value,
+        p_adjusted=p_adjusted,
+        warning=doubts(limit.name, limit.value, reading, found, limit.comparison),
+        line=limit.gate.line,
+    )
 
 
-def _evidence(limit: _Limit, reading: Reading) -> str:
+def _absent_row(case: Case) -> GateRow:
+    limit, absent = case.limit, case.reading
+    assert isinstance(absent, Absent)  # a case without a measurement has no reading
+    severity = _severity(limit, absent.outcome)
+    return GateRow(
+        address=case.address, rule=limit.rule, outcome=absent.outcome, severity=severity, evidence=absent.reason,
+        limit=limit.value, line=limit.gate.line,
+    )  # fmt: skip
+
+
+def _severity(limit: Limit, outcome: Outcome) -> Literal["fail", "warn"]:
+    leave = {"INCONCLUSIVE": limit.policy.on_inconclusive, "MISSING": limit.policy.on_missing}
+    return "warn" if leave.get(outcome) == "warn" else limit.gate.severity
+
+
+def _evidence(limit: Limit, reading: Reading) -> str:
     text = f"{reading.value:.4g}" if limit.on_own_value else f"improvement {reading.value:+.4g}"
     if reading.exact or reading.low is None or reading.high is None:
         return f"{text} ({reading.source}; no interval), n = {reading.n:,}"
-    bounds = f"one-sided {100 * limit.policy.confidence:.4g} %: {reading.low:+.4g} to {reading.high:+.4g}"
+    bounds = f"one-sided {100 * limit.confidence:.4g} %: {reading.low:+.4g} to {reading.high:+.4g}"
     return f"{text} ({bounds}; {reading.source}), n = {reading.n:,}"
 
 
-def _why_missing(limit: _Limit, subject: str) -> str:
+def _why_missing(limit: Limit, subject: str, named: bool) -> str:
+    """The result's own reasons, else that it has nothing there, with the addresses that are spelt most like it."""
     noted = [each for each in limit.comparison.missing if each.subject in (None, subject)]
     reasons = [each.reason for each in noted if fits(limit.gate.address.place, each.area)]
-    return "; ".join(reasons) or "the result has no such measurement"
-
-
-def _row(limit: _Limit, address: str, outcome: Outcome, evidence: str) -> GateRow:
-    leave = {"INCONCLUSIVE": limit.policy.on_inconclusive, "MISSING": limit.policy.on_missing}
-    return GateRow(
-        address=address,
-        rule=f"{limit.name} = {limit.value:g} ({limit.gate.rule})",
-        outcome=outcome,
-        severity="warn" if leave.get(outcome) == "warn" else limit.gate.severity,
-        evidence=evidence,
-    )
+    if reasons:
+        return "; ".join(reasons)
+    near = "" if named else hint(limit.gate, limit.comparison)
+    return "the result has no such measurement" + (f"; {near}" if near else "")

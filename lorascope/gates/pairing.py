@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from lorascope.errors import EvaluationError, InvalidComparison
-from lorascope.gates.judging import Absent, Reading, quantile
-from lorascope.gates.selection import address_of
-from lorascope.schema.comparison import CheckpointInfo, Comparison, Measurement, Slice
+import numpy as np
+
+from lorascope.gates.blessing import shortened, table_of
+from lorascope.gates.bounds import paired_difference
+from lorascope.gates.judging import Absent, Reading
+from lorascope.gates.labelled import LABEL_SUMS, LabelSets
+from lorascope.gates.samples import item_table
+from lorascope.gates.scores import ItemTable, ScoredItems, scored_items
+from lorascope.gates.validity import check_suites, doubts_of_baseline, what_differs
+from lorascope.measures.core import IntArray, Scored, mean_of_items
+from lorascope.schema.baseline import BaselineFile
+from lorascope.schema.comparison import CheckpointInfo, Comparison, Measurement
+from lorascope.schema.values import Estimate
 
 if TYPE_CHECKING:
     import pyarrow
 
-_AGREEMENT = 1e-5
-_UNPAIRED = "cannot be paired with a baseline: it is not the mean of stored item scores"
-_Scores = Mapping[str, list[float]]
+_Place = tuple[str, str, str | None, tuple[str, str] | None, str]
+_UNPAIRED = "cannot be paired with a baseline: it does not follow from the scores of a task's items"
+_NO_SAMPLES = "has no samples.parquet beside it, so its items cannot be paired; keep the file with its result"
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A result to compare with, and the item scores of both: ``samples`` its own, ``current`` the judged result's."""
+    """A result to compare with, and the item scores of both: ``samples`` its own, ``current`` the judged result's.
+
+    ``blessed`` is the baseline file, where it is one: it takes the place of ``samples``. ``name`` is the file's.
+    """
 
     comparison: Comparison
     samples: pyarrow.Table | None
     current: pyarrow.Table | None
+    name: str = "baseline"
+    blessed: BaselineFile | None = None
+    tables: dict[tuple[bool, str, str], ItemTable | None] = field(default_factory=dict, compare=False, repr=False)
+    index: dict[_Place, list[Measurement]] = field(default_factory=dict, compare=False, repr=False)
+
+    def before(self, subject: str, task: str) -> ItemTable | None:
+        """The baseline's items of one of its subjects; None where it has none."""
+        key = (False, subject, task)
+        if key not in self.tables:
+            self.tables[key] = (
+                table_of(self.blessed, subject, task)
+                if self.blessed is not None
+                else _read(self.samples, self.comparison, subject, task)
+            )
+        return self.tables[key]
+
+    def after(self, comparison: Comparison, subject: str, task: str) -> ItemTable | None:
+        """The items of one subject of the judged result; None where it has none."""
+        key = (True, subject, task)
+        if key not in self.tables:
+            self.tables[key] = _read(self.current, comparison, subject, task)
+        return self.tables[key]
+
+    def measurement(self, found: Measurement, subject: str, *, of_base: bool) -> Measurement | None:
+        """The baseline's measurement in the place of ``found``, with an estimate; ``of_base``: ``found`` is against
+        its base, and so shall be what is returned where there is a choice.
+        """
+        if not self.index:
+            for each in self.comparison.measurements:
+                if each.adapted is not None:
+                    self.index.setdefault(_place(each, each.subject), []).append(each)
+        same = self.index.get(_place(found, subject), [])
+        alike = [each for each in same if (each.reference == self.comparison.base.name) == of_base]
+        return next(iter(alike or same), None)
+
+
+def _place(found: Measurement, subject: str) -> _Place:
+    part = (found.slice.by, found.slice.value) if found.slice else None
+    return subject, found.area, found.task, part, found.metric
+
+
+def _read(samples: pyarrow.Table | None, comparison: Comparison, subject: str, task: str) -> ItemTable | None:
+    return None if samples is None else item_table(samples, comparison, subject, task)
 
 
 def exact_reading(found: Measurement, baseline: Baseline) -> Reading | Absent:
     """Change of a counted value against the baseline's, without an interval."""
-    subject = _counterpart(found.subject, baseline.comparison)
-    before = _measurement(found, subject.name, baseline.comparison)
+    subject = counterpart(found.subject, baseline.comparison)
+    if isinstance(subject, Absent):
+        return subject
+    before = baseline.measurement(found, subject.name, of_base=True)
     if found.adapted is None or before is None or before.adapted is None:
-        return Absent("MISSING", _missing_from(found, before))
+        return Absent("MISSING", _missing_from(found))
     change = found.adapted.value - before.adapted.value
     return Reading(change, change, change, found.adapted.n, _source(subject), exact=True)
 
@@ -43,111 +97,159 @@ def exact_reading(found: Measurement, baseline: Baseline) -> Reading | Absent:
 def paired_reading(
     found: Measurement, comparison: Comparison, baseline: Baseline, confidence: float
 ) -> Reading | Absent:
-    """Mean difference to the baseline's adapted checkpoint over the same items, with normal one-sided bounds.
+    """Difference to the baseline's adapted checkpoint over the same items, with one-sided bounds at ``confidence``.
 
-    Only metrics that are the mean of their item scores can be paired so; others are Absent with the reason.
-    InvalidComparison when the task was asked differently, EvaluationError without item scores.
+    Means and corpus metrics alike, by the statistics of :func:`~lorascope.gates.scores.scored_items`; groups of items
+    vary as wholes where the result's own intervals took them so. Absent as INVALID where the two were not asked the
+    same in the same way or do not have the same items, as INCONCLUSIVE where the samples do not hold what the metric
+    follows from. InvalidComparison where the two results have no task in common.
     """
     if found.task is None:
         return Absent("INCONCLUSIVE", _UNPAIRED)
-    subject = _counterpart(found.subject, baseline.comparison)
-    before = _measurement(found, subject.name, baseline.comparison)
+    check_suites(comparison, baseline.comparison)
+    subject = counterpart(found.subject, baseline.comparison)
+    if isinstance(subject, Absent):
+        return subject
+    before = baseline.measurement(found, subject.name, of_base=found.reference == comparison.base.name)
     if found.adapted is None or before is None or before.adapted is None:
-        return Absent("MISSING", _missing_from(found, before))
-    _same_question(found.task, comparison, baseline.comparison)
-    if baseline.samples is None or baseline.current is None:
-        which = "the baseline" if baseline.samples is None else "the result"
-        problem = f"{which} has no samples.parquet beside it, so its items cannot be paired"
-        raise EvaluationError(
-            problem, where=address_of(found), remedy="keep samples.parquet with the result it belongs to"
+        return Absent("MISSING", _missing_from(found))
+    if (difference := what_differs(found, before, comparison, baseline.comparison)) is not None:
+        return Absent("INVALID", difference)
+    pair = _pair(found, found.adapted, before, before.adapted, comparison, baseline)
+    if isinstance(pair, Absent):
+        return pair
+    old, new = pair
+    groups = new.groups if _clustered(found.adapted, new) else None
+    reading = paired_difference(old.scored, new.scored, groups, confidence, _source(subject))
+    return _explained(reading, found.subject, subject, comparison, baseline)
+
+
+def _pair(
+    found: Measurement,
+    estimate: Estimate,
+    before: Measurement,
+    old_estimate: Estimate,
+    comparison: Comparison,
+    baseline: Baseline,
+) -> tuple[ScoredItems, ScoredItems] | Absent:
+    """The statistics of both sides over the same items in the same order."""
+    assert found.task is not None
+    if baseline.current is None or (baseline.samples is None and baseline.blessed is None):
+        return Absent("INVALID", f"{'the result' if baseline.current is None else 'the baseline'} {_NO_SAMPLES}")
+    new, old = baseline.after(comparison, found.subject, found.task), baseline.before(before.subject, found.task)
+    if new is None or old is None:
+        which = "the result's" if new is None else "the baseline's"
+        return Absent("INVALID", f"{which} samples hold no item of {found.task}")
+    names = _common_names(found, new, old)
+    after = scored_items(new, found, estimate, names=names)
+    if isinstance(after, Absent):
+        return Absent(after.outcome, f"the result: {after.reason}" if after.outcome == "INVALID" else after.reason)
+    rows = _same_items(after, old)
+    if isinstance(rows, Absent):
+        return rows
+    earlier = scored_items(old, before, old_estimate, names=names, rows=rows)
+    if isinstance(earlier, Absent):
+        return Absent(earlier.outcome, f"the baseline: {earlier.reason}")
+    if earlier.scored.statistics.shape != after.scored.statistics.shape:
+        return Absent("INVALID", "the two results keep different statistics of it")
+    if _defined_elsewhere(earlier.scored, after.scored):
+        return Absent("INVALID", "some items have a score in only one of the two results; score the same items in both")
+    return earlier, after
+
+
+def _common_names(found: Measurement, new: ItemTable, old: ItemTable) -> tuple[str, ...] | None:
+    """All labels of both sides, where the metric counts them."""
+    if found.metric not in LABEL_SUMS:
+        return None
+    sets = new.labels(), old.labels()
+    names: set[str] = set()
+    for each in sets:
+        if isinstance(each, LabelSets):
+            names |= set(each.names)
+    return tuple(sorted(names)) or None
+
+
+def _same_items(after: ScoredItems, old: ItemTable) -> IntArray | Absent:
+    """Where the items of ``after`` stand in the baseline."""
+    keys = after.keys if old.id_bytes is None else tuple(shortened(key, old.id_bytes) for key in after.keys)
+    unpaired = sum(key not in old.places for key in keys)
+    if unpaired or len(set(keys)) < len(keys):
+        problem = f"{unpaired or len(keys) - len(set(keys)):,} of {len(keys):,} items are not in the baseline"
+        return Absent("INVALID", f"{problem}; score the same items in both")
+    return np.array([old.places[key] for key in keys], dtype=np.int64)
+
+
+def _defined_elsewhere(before: Scored, after: Scored) -> bool:
+    """Whether an item of a mean is left out on one side alone; sums of a corpus weigh items as they come."""
+    weights = before.statistics[:, -1], after.statistics[:, -1]
+    plain = before.measure.aggregate is mean_of_items and all(np.isin(each, (0.0, 1.0)).all() for each in weights)
+    return plain and not np.array_equal(*weights)
+
+
+def _clustered(estimate: Estimate, items: ScoredItems) -> bool:
+    """Whether groups vary as wholes: where items have some, unless the result's own interval took items as units.
+
+    It does so for built-in probes, whose groups share choices by design.
+    """
+    own = estimate.method.endswith(" resamples") or estimate.method == "wilson"
+    return not own and any(group is not None for group in items.groups)
+
+
+def _explained(
+    reading: Reading, name: str, subject: CheckpointInfo, comparison: Comparison, baseline: Baseline
+) -> Reading:
+    if _same_checkpoint(comparison, name, baseline.comparison, subject):
+        return replace(reading, unchanged_because="the checkpoint is the baseline's own, byte for byte")
+    if same_answers(name, comparison, baseline):
+        reason = (
+            f"every answer is that of the baseline's {subject.name}, whose weights are others: the adapter is not "
+            "applied, or the answers are not its own"
         )
-    new = _item_scores(baseline.current, found.subject, found)
-    old = _item_scores(baseline.samples, subject.name, found)
-    if not _is_mean(new, found.adapted.value) or not _is_mean(old, before.adapted.value):
-        return Absent("INCONCLUSIVE", _UNPAIRED)
-    expected = _same_checkpoint(comparison, found.subject, baseline.comparison, subject)
-    return _reading(_differences(old, new, found), confidence, _source(subject), expected)
+        return replace(reading, suspicious_because=reason, warning=reason)
+    return reading
 
 
-def _reading(differences: list[float], confidence: float, source: str, expected: str | None) -> Reading:
-    n = len(differences)
-    mean = fmean(differences)
-    if n < 2:
-        return Reading(mean, None, None, n, source)
-    half = quantile(confidence) * stdev(differences, mean) / math.sqrt(n)
-    return Reading(mean, mean - half, mean + half, n, source, unchanged_because=expected)
+def same_answers(name: str, comparison: Comparison, baseline: Baseline) -> bool:
+    """Whether all answers and scores of a subject are the baseline's to the bit, though its weights are others.
+
+    False without a common task whose items both sides keep.
+    """
+    subject = counterpart(name, baseline.comparison)
+    if isinstance(subject, Absent) or _same_checkpoint(comparison, name, baseline.comparison, subject):
+        return False
+    shared = {each.name for each in comparison.tasks} & {each.name for each in baseline.comparison.tasks}
+    pairs = [(baseline.before(subject.name, task), baseline.after(comparison, name, task)) for task in sorted(shared)]
+    known = [(old.answers, new.answers) for old, new in pairs if old is not None and new is not None]
+    return bool(known) and all(old == new for old, new in known)
 
 
-def _counterpart(subject: str, baseline: Comparison) -> CheckpointInfo:
+def baseline_warnings(comparison: Comparison, baseline: Baseline) -> list[str]:
+    """Doubts about the comparison with a baseline as a whole, which change no outcome by themselves."""
+    unmoved = [each.name for each in comparison.subjects if same_answers(each.name, comparison, baseline)]
+    told = [f"every answer of {name} is the baseline's, though its weights are others" for name in unmoved]
+    return [*told, *doubts_of_baseline(comparison, baseline.comparison)]
+
+
+def counterpart(subject: str, baseline: Comparison) -> CheckpointInfo | Absent:
+    """The baseline's checkpoint of the same name, or its only one."""
     same = [each for each in baseline.subjects if each.name == subject]
     candidates = same or baseline.subjects
     if len(candidates) == 1:
         return candidates[0]
     names = ", ".join(each.name for each in baseline.subjects) or "none"
-    raise InvalidComparison(
-        f"the baseline has no adapted checkpoint {subject!r} and no single other one: {names}",
-        remedy="name the checkpoint as in the baseline: NAME=PATH on the command line",
-    )
+    problem = f"the baseline has no adapted checkpoint {subject!r} and no single other one: {names}"
+    return Absent("INVALID", f"{problem}; name the checkpoint as in the baseline: NAME=PATH on the command line")
 
 
-def _measurement(found: Measurement, subject: str, baseline: Comparison) -> Measurement | None:
-    wanted = (subject, found.area, found.task, found.slice, found.metric)
-    same = [m for m in baseline.measurements if (m.subject, m.area, m.task, m.slice, m.metric) == wanted]
-    return next((each for each in same if each.adapted is not None), None)
-
-
-def _missing_from(found: Measurement, before: Measurement | None) -> str:
+def _missing_from(found: Measurement) -> str:
     if found.adapted is None:
         return found.missing_reason or "it was not measured"
-    return "the baseline does not have it" if before is None else "the baseline could not measure it"
+    return "the baseline does not have it"
 
 
-def _same_question(task: str | None, comparison: Comparison, baseline: Comparison) -> None:
-    new = next((each.fingerprint for each in comparison.tasks if each.name == task), None)
-    old = next((each.fingerprint for each in baseline.tasks if each.name == task), None)
-    if new is None or new != old:
-        raise InvalidComparison(
-            f"task {task!r} was asked differently in the baseline: fingerprint {old} there, {new} here",
-            remedy="measure the baseline again with the same items, prompt, decoding and scoring",
-        )
-
-
-def _same_checkpoint(new: Comparison, name: str, old: Comparison, subject: CheckpointInfo) -> str | None:
+def _same_checkpoint(new: Comparison, name: str, old: Comparison, subject: CheckpointInfo) -> bool:
     hashes = [each.content_hash for each in new.subjects if each.name == name]
-    same = hashes == [subject.content_hash] and new.base.content_hash == old.base.content_hash
-    return "the checkpoint is the baseline's own, byte for byte" if same else None
-
-
-def _item_scores(samples: pyarrow.Table, subject: str, found: Measurement) -> _Scores:
-    """Scores of the adapted checkpoint by item; items of equal content share an id, hence lists, sorted."""
-    column = f"{found.metric}_adapted"
-    if column not in samples.column_names:
-        return {}
-    scores: dict[str, list[float]] = {}
-    names = ["subject", "task", "item_id", "group", "category"]
-    for row in samples.select([*(each for each in names if each in samples.column_names), column]).to_pylist():
-        score = row[column]
-        inside = row["subject"] == subject and row["task"] == found.task and _in_slice(row, found.slice)
-        if inside and score is not None and not math.isnan(score):
-            scores.setdefault(row["item_id"], []).append(float(score))
-    return {item: sorted(values) for item, values in scores.items()}
-
-
-def _in_slice(row: Mapping[str, object], part: Slice | None) -> bool:
-    return part is None or (part.by in ("group", "category") and row.get(part.by) == part.value)
-
-
-def _is_mean(scores: _Scores, estimate: float) -> bool:
-    values = [value for each in scores.values() for value in each]
-    return bool(values) and math.isclose(fmean(values), estimate, rel_tol=_AGREEMENT, abs_tol=_AGREEMENT)
-
-
-def _differences(old: _Scores, new: _Scores, found: Measurement) -> list[float]:
-    if {item: len(values) for item, values in old.items()} != {item: len(values) for item, values in new.items()}:
-        unpaired = len(old.keys() ^ new.keys())
-        problem = f"{unpaired:,} items are scored in only one of the two results, or more often in one"
-        raise InvalidComparison(problem, where=address_of(found), remedy="score the same items in both")
-    return [after - before for item in sorted(new) for before, after in zip(old[item], new[item], strict=True)]
+    return hashes == [subject.content_hash] and new.base.content_hash == old.base.content_hash
 
 
 def _source(subject: CheckpointInfo) -> str:

@@ -24,6 +24,7 @@ from lorascope.schema.comparison import Comparison
 if TYPE_CHECKING:
     import pyarrow
 
+_STYLES = ("style.css", "human_gates.css")
 _SCRIPTS = ("charts.js", "theme.js", "answers.js", "weights.js")
 
 
@@ -41,7 +42,7 @@ def render_html(comparison: Comparison, samples: pyarrow.Table | None, *, langua
     return environment.get_template("report.html.j2").render(
         **context,
         policy=_policy(scripts),
-        style=Markup(environment.get_template("style.css").render()),
+        style=Markup("".join(environment.get_template(name).render() for name in _STYLES)),
         scripts=[Markup(script) for script in scripts],
         data=_data(comparison, embedded, specs, words),
     )

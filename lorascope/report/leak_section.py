@@ -67,7 +67,7 @@ def shows_leaks(comparison: Comparison) -> bool:
 def leak_context(comparison: Comparison, specs: dict[str, Spec], language: Language) -> dict[str, Any]:
     """Return what the page's section needs; charts are added to ``specs``."""
     words = load_texts(language)
-    parts = [_part(comparison, task, specs, words) for task in comparison.tasks]
+    parts = [_part(comparison, task, specs, words) for task in comparison.tasks if task.metrics]
     return {
         "leak_parts": [part for part in parts if part.shares],
         "leak_tables": _clean_tables(comparison, words),

@@ -10,6 +10,8 @@ from lorascope.report import charts, numbers
 from lorascope.report.curve_charts import distinct_runs
 from lorascope.report.flip_section import flip_context
 from lorascope.report.folding import folded_findings, folded_missing, shared_sentences, subjects_label
+from lorascope.report.gate_section import gate_context
+from lorascope.report.human_section import human_context
 from lorascope.report.label_section import label_context, shows_labels
 from lorascope.report.leak_section import leak_context, shows_leaks, without_leaks
 from lorascope.report.lookup import asks_tasks, measurements, references
@@ -36,7 +38,6 @@ _SEVERITY_SYMBOLS = {"critical": "✕", "warning": "!", "info": "i", "good": "�
 OUTCOME_SYMBOLS = {
     "broken": "▼", "fixed": "▲", "changed": "≠", "both_wrong": "✕", "both_right": "✓", "same": "=", "unpaired": "∅",
 }  # fmt: skip
-_GATE_SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "MISSING": "∅"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ def page_context(
         **label_context(comparison, specs, language),
         **leak_context(comparison, specs, language),
         **flip_context(comparison, embedded),
+        **human_context(comparison, words),
+        **gate_context(comparison, words),
         **_closing(comparison, words),
         "flips_chart": _named(specs, "flips", charts.flips_chart(comparison, language)),
     }
@@ -130,7 +133,6 @@ def _number_formats() -> dict[str, Any]:
         "outcomes": OUTCOMES,
         "outcome_symbols": OUTCOME_SYMBOLS,
         "severity_symbols": _SEVERITY_SYMBOLS,
-        "gate_symbols": _GATE_SYMBOLS,
     }
 
 
@@ -193,7 +195,7 @@ def _sections(
         "weights": bool(comparison.weights) or not parts["weights"].empty,
         "repair": comparison.repair is not None,
         "cost": not parts["cost"].empty or any(each.cost for each in comparison.checkpoints),
-        "human": bool(comparison.human) or not parts["human"].empty,
+        "human": bool(comparison.human and comparison.human.studies) or not parts["human"].empty,
         "gates": comparison.gates is not None,
         "provenance": True,
     }

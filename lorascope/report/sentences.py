@@ -14,7 +14,8 @@ from lorascope.report.lookup import asks_tasks, measurements, primary, reason_of
 from lorascope.report.texts import Language, Texts, load_texts
 from lorascope.report.verdicts import SYMBOLS, TONES, Clause, Sentence, State, SubjectVerdict, Tone, Topic, neutral
 from lorascope.report.weight_sentences import weight_clauses, weight_sentences
-from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement, Role, TaskInfo
+from lorascope.schema.comparison import Comparison, Measurement, Role, TaskInfo
+from lorascope.schema.values import Delta, Estimate
 
 _ROLES: tuple[Role, Role] = ("target", "retention")
 _SPELT_OUT = 3

@@ -10,7 +10,8 @@ from lorascope.report import numbers
 from lorascope.report.lookup import ANY, measurements, tasks_of_role
 from lorascope.report.texts import Texts
 from lorascope.report.verdicts import SYMBOLS
-from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
+from lorascope.schema.comparison import Comparison, Measurement
+from lorascope.schema.values import Delta, Estimate
 
 Section = Literal["metrics", "checks", "forgetting", "drift", "training", "weights", "cost", "human"]
 _SECTIONS: dict[str, Section] = {

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from lorascope.report import numbers
 from lorascope.report.folding import Told, folded_findings, folded_missing, folded_sentences, subjects_label
+from lorascope.report.gate_section import gate_headline
+from lorascope.report.human_words import human_lines
 from lorascope.report.lookup import asks_tasks, references
 from lorascope.report.sentences import subject_verdicts
 from lorascope.report.tables import Block, Cell, Row, Section, Table, section_tables
@@ -44,7 +46,7 @@ _CAUSES_WIDTH = 2 + 3 * 2 + 16
 # For terminals that cannot show these signs; what is left after it becomes a question mark.
 _ASCII = str.maketrans(
     {"▲": "+", "▼": "-", "▽": "-", "↕": "~", "•": "*", "∅": "o", "✓": "v", "✕": "x", "→": "->", "−": "-", "–": "-",
-     "±": "+/-", "·": "|", "\u00a0": " ", "Δ": "d", "ε": "eps", "₀": "0", "‖": "|"}
+     "±": "+/-", "·": "|", "\u00a0": " ", "Δ": "d", "ε": "eps", "α": "alpha", "₀": "0", "‖": "|"}
 )  # fmt: skip
 
 
@@ -96,6 +98,8 @@ def print_summary(comparison: Comparison, console: Console) -> None:
     for line in check_lines(comparison, words):
         page.line(page.text(line), indent=2)
     _print_topics(comparison, verdicts, page)
+    _print_human(comparison, page)
+    _print_gates(comparison, page)
     _print_findings(comparison, page)
     _print_missing(comparison, page)
 
@@ -229,6 +233,22 @@ def _sentence(subject: str, sentence: Sentence, page: _Page) -> list[Text]:
     if sentence.lead:
         parts.append(page.text(page.words.ended(sentence.lead), _STYLES[sentence.tone]))
     return [*parts, page.text(sentence.text)]
+
+
+def _print_human(comparison: Comparison, page: _Page) -> None:
+    told = human_lines(comparison, page.words)
+    if told:
+        page.heading("section.human")
+    for said in told:
+        lead = page.text(page.words.ended(said.lead), _STYLES[said.tone])
+        page.line(page.text(said.symbol, _STYLES[said.tone]), lead, page.text(said.text), indent=2)
+
+
+def _print_gates(comparison: Comparison, page: _Page) -> None:
+    if comparison.gates is not None:
+        page.heading("section.gates")
+        style = _STYLES["good" if comparison.gates.passed else "bad"]
+        page.line(page.text(gate_headline(comparison.gates, page.words), style), indent=2)
 
 
 def _print_findings(comparison: Comparison, page: _Page) -> None:

@@ -11,9 +11,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lorascope.schema.flips import FlipLedger
-from lorascope.schema.model import Direction, Finite, Model, Verdict
+from lorascope.schema.gates import GateReport
+from lorascope.schema.human import HumanReport
+from lorascope.schema.model import Direction, Finite, Model
 from lorascope.schema.repair import RepairReport
 from lorascope.schema.sweep import SweepReport
+from lorascope.schema.values import Delta, Estimate
 
 SCHEMA_VERSION = 1
 
@@ -32,37 +35,6 @@ class Slice(Model):
 
     by: SliceBy
     value: str
-
-
-class Estimate(Model):
-    """One checkpoint's value with its 95 % interval; ``low`` and ``high`` are null where no interval is defined."""
-
-    value: Finite
-    low: Finite | None = None
-    high: Finite | None = None
-    n: int = Field(ge=0, description="items the value rests on")
-    method: str = Field(description="how the interval was computed, or 'none'")
-
-
-class Delta(Model):
-    """Adapted minus reference on the same items, in the metric's own scale and sign.
-
-    ``verdict`` follows the contract's table with the sign turned so that better is positive; it is null for metrics
-    of direction 'none'. ``detectable`` is the smallest difference that this many items could have shown
-    (two-sided 5 %, power 80 %).
-    """
-
-    value: Finite
-    low: Finite | None = None
-    high: Finite | None = None
-    n: int = Field(ge=0)
-    p_value: Finite | None = None
-    p_adjusted: Finite | None = None
-    test: str | None = None
-    margin: Finite | None = None
-    verdict: Verdict | None = None
-    detectable: Finite | None = None
-    needed_n: int | None = Field(default=None, description="items that would decide an inconclusive verdict")
 
 
 class Measurement(Model):
@@ -233,6 +205,9 @@ class Provenance(Model):
     dtype: str
     timings: dict[str, Finite]
     suite_hash: str | None = None
+    engine: str | None = Field(
+        default=None, description="what answered: transformers, server, import:TOOL; null where nothing was asked"
+    )
 
 
 class Missing(Model):
@@ -241,24 +216,6 @@ class Missing(Model):
     area: str
     subject: str | None = None
     reason: str
-
-
-class GateRow(Model):
-    """The outcome of one rule on one measurement."""
-
-    address: str
-    rule: str
-    outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "MISSING"]
-    severity: Literal["fail", "warn"]
-    evidence: str
-
-
-class GateReport(Model):
-    """The outcome of a gate policy."""
-
-    policy: str
-    passed: bool
-    rows: list[GateRow]
 
 
 class Comparison(Model):
@@ -278,7 +235,7 @@ class Comparison(Model):
     series: list[Series] = Field(default_factory=list)
     flips: list[FlipLedger] = Field(default_factory=list)
     gates: GateReport | None = None
-    human: dict[str, Any] | None = None
+    human: HumanReport | None = None
     repair: RepairReport | None = None
     sweep: SweepReport | None = None
     missing: list[Missing] = Field(default_factory=list)

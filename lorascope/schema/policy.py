@@ -13,8 +13,10 @@ from pydantic_core import ErrorDetails
 
 from lorascope.errors import ConfigError
 from lorascope.schema.model import Finite, Model
+from lorascope.schema.toml_lines import lines_of
 
 Rule = Literal["significant", "strict", "point"]
+Correction = Literal["none", "holm", "benjamini-hochberg"]
 LimitName = Literal["max_drop", "min_gain", "min", "max"]
 LIMITS: tuple[LimitName, ...] = ("max_drop", "min_gain", "min", "max")
 
@@ -22,8 +24,6 @@ LIMITS: tuple[LimitName, ...] = ("max_drop", "min_gain", "min", "max")
 _ADDRESS = re.compile(
     r"(?:(?P<subject>.+?):)??(?P<place>[^@:\s]+)\.(?P<metric>[^@:.\s]+)(?:@(?P<slice>.+))?", flags=re.DOTALL
 )
-_HEADER = re.compile(r"\s*(\[\[?)\s*([\w-]+)\s*\]")
-_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,10 @@ class Gate(_PolicyModel):
     """Limits on the measurements that one address names; several limits in one gate all have to hold.
 
     ``max_drop`` and ``min_gain`` limit the improvement (better is positive), ``min`` and ``max`` the adapted
-    checkpoint's own estimate, all in the metric's own scale. Below ``min_n`` items nothing passes.
+    checkpoint's own estimate, all in the metric's own scale. Below ``min_n`` items nothing passes. ``confidence``
+    goes before the policy's. ``correction`` is of the FAIL tests of all measurements that the gate names, over all
+    subjects: 'holm' bounds the probability of any false FAIL among them, 'benjamini-hochberg' the expected share of
+    false ones among the FAILs.
     """
 
     metric: str
@@ -68,6 +71,8 @@ class Gate(_PolicyModel):
     min_n: int | None = Field(default=None, ge=1)
     rule: Rule = "significant"
     severity: Literal["fail", "warn"] = "fail"
+    correction: Correction = "none"
+    confidence: Finite | None = Field(default=None, gt=0.5, lt=1)
     _line: int | None = PrivateAttr(default=None)
 
     @field_validator("metric")
@@ -82,6 +87,10 @@ class Gate(_PolicyModel):
             raise ValueError(f"the gate sets no limit; give one of {', '.join(LIMITS)}")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min} is above max = {self.max}")
+        if self.rule == "point" and self.correction != "none":
+            raise ValueError(f'correction = "{self.correction}" beside rule = "point", which tests nothing')
+        if self.rule == "point" and self.confidence is not None:
+            raise ValueError('confidence beside rule = "point", which looks at the value alone and at no bound')
         return self
 
     @property
@@ -111,14 +120,21 @@ class GatePolicy(_PolicyModel):
     on_missing: Literal["warn", "fail"] = "fail"
     gate: list[Gate] = Field(min_length=1)
 
+    def confidence_of(self, gate: Gate) -> float:
+        """The gate's own confidence, else the policy's."""
+        return self.confidence if gate.confidence is None else gate.confidence
+
 
 def parse_policy(text: str, name: str = "gates.toml") -> GatePolicy:
     """Read a policy from TOML; ConfigError names every mistake with its line, and the nearest key for unknown ones."""
+    text = text.removeprefix("\ufeff")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the policy is not valid TOML: {error}", where=name) from error
-    lines = _lines(text)
+        raise ConfigError(f"the policy is not valid TOML: {_told(error, text)}", where=name) from error
+    if not document:
+        raise ConfigError("the policy is empty", where=f"{name}, line 1", remedy="give version = 1 and [[gate]] tables")
+    lines = lines_of(text)
     try:
         policy = GatePolicy.model_validate(document)
     except ValidationError as error:
@@ -130,23 +146,10 @@ def parse_policy(text: str, name: str = "gates.toml") -> GatePolicy:
     return policy
 
 
-def _lines(text: str) -> dict[tuple[int | str, ...], int]:
-    """Line of every table header and key, by its place in the document."""
-    lines: dict[tuple[int | str, ...], int] = {}
-    table: tuple[int | str, ...] = ()
-    counts: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            name = header[2]
-            table = (name,)
-            if header[1] == "[[":
-                lines.setdefault(table, number)
-                table = (name, counts.setdefault(name, 0))
-                counts[name] += 1
-            lines.setdefault(table, number)
-        elif key := _KEY.match(line):
-            lines.setdefault((*table, key[1]), number)
-    return lines
+def _told(error: tomllib.TOMLDecodeError, text: str) -> str:
+    """The parser's sentence with a line in it, which it leaves out at the end of the file."""
+    told = str(error)
+    return told.replace("at end of document", f"at end of document, line {max(len(text.splitlines()), 1)}")
 
 
 def _line_of(place: tuple[int | str, ...], lines: dict[tuple[int | str, ...], int]) -> int:

@@ -1,124 +1,181 @@
-"""Put answers before blind raters, and take their scores into the result."""
+"""Write a blind study: sheets for the raters, the key apart."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.text import Text
 
-from lorascope.blind.export import ExportedStudy, export_sheets
-from lorascope.blind.key import StudyKey, read_key
-from lorascope.blind.scoring import RESAMPLES, StudyScores, score_sheets
-from lorascope.errors import DataError, InvalidComparison
-from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement
-from lorascope.workflows.output import SAMPLES, write_whole
-from lorascope.workflows.publish import document, load_result, load_samples
+from lorascope.blind.formats import FORMATS, write_sheet
+from lorascope.blind.key import StudyKey, write_key
+from lorascope.blind.plan import StudyPlan
+from lorascope.blind.registration import read_plan
+from lorascope.blind.request import StudyRequest
+from lorascope.blind.rows import Language, Sheet
+from lorascope.blind.study import Study, make_study
+from lorascope.errors import DataError, OutputError, UsageError
+from lorascope.workflows.output import SAMPLES, naming
+from lorascope.workflows.publish import load_result, load_samples
+
+_ITEMS, _RATERS = 120, 3
 
 
-def export(
-    result_path: Path,
-    *,
-    items: int,
-    raters: int,
-    folder: Path,
-    key_path: Path,
-    seed: int,
-    console: Console,
-    subject: str | None = None,
-    task: str | None = None,
-) -> ExportedStudy:
-    """Write the raters' sheets and the key from a result and the ``samples.parquet`` beside it."""
-    comparison = load_result(result_path)
-    samples = load_samples(result_path)
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What ``blind export`` was asked for; see :class:`StudyRequest`. None: the plan's, or the default."""
+
+    result: Path
+    formats: tuple[str, ...]
+    items: int | None = None
+    raters: int | None = None
+    shared: int | None = None
+    systems: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    plan: Path | None = None
+    repeats: int | None = None
+    checks: int = 3
+    identical: int = 3
+    flip_weight: float = 2.0
+    language: Language = "en"
+    folder: Path | None = None
+    key: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedStudy:
+    """What was written."""
+
+    sheets: tuple[Path, ...]
+    key: Path
+    study: Study
+
+
+def export_study(options: ExportOptions, console: Console) -> ExportedStudy:
+    """Draw the items, write every rater's sheet in every format, and the key to a folder of its own.
+
+    The sheets' folder appears whole or not at all. Errors: OutputError where there is a study already, UsageError for
+    a key among the sheets, DataError without samples, and what :func:`make_study` refuses.
+    """
+    folder, key_path = _places(options)
+    comparison = load_result(options.result)
+    samples = load_samples(options.result)
     if samples is None:
         remedy = "run compare without --no-samples"
-        raise DataError("the result has no samples beside it", where=str(result_path.parent / SAMPLES), remedy=remedy)
-    study = export_sheets(
-        samples, comparison, items=items, raters=raters, folder=folder, key_path=key_path, seed=seed, subject=subject,
-        task=task,
-    )  # fmt: skip
-    console.print(Text(f"{len(study.sheets)} sheets with {study.rated} items each in {folder}"))
-    if study.identical:
-        console.print(Text(f"{study.identical} items have two identical answers: they count as ties, unrated"))
-    console.print(Text(f"key in {key_path}: keep it from the raters"))
-    return study
+        where = str(options.result.parent / SAMPLES)
+        raise DataError("the result has no samples beside it", where=where, remedy=remedy)
+    plan = read_plan(options.plan) if options.plan else None
+    study = make_study(samples, comparison, _request(options, plan))
+    sheets = _write(study, options.formats, folder, key_path)
+    _tell(study, sheets, key_path, console)
+    return ExportedStudy(tuple(sheets), key_path, study)
 
 
-def score(sheets: Sequence[Path], key_path: Path, result_path: Path, console: Console) -> StudyScores:
-    """Score the sheets and write the result again with area ``human``; an earlier score of the subject is replaced.
-
-    InvalidComparison when the key belongs to other checkpoints or tasks than the result.
-    """
-    key = read_key(key_path)
-    comparison = load_result(result_path)
-    _check_fit(key, comparison, key_path)
-    scores = score_sheets(sheets, key)
-    text = document(_with_scores(comparison, key, scores))
-    write_whole(result_path, lambda part: part.write_text(text, encoding="utf-8"))
-    rate = scores.win_rate
-    interval = "" if rate.low is None else f" (95 %: {rate.low:.3f} to {rate.high:.3f})"
-    console.print(Text(f"{key.subject}: win rate {rate.value:.3f}{interval} over {rate.n} items"))
-    if scores.absent_raters:
-        console.print(Text(f"no sheet from {', '.join(scores.absent_raters)}"))
-    return scores
+def _places(options: ExportOptions) -> tuple[Path, Path]:
+    """Folder and key; by default beside the result's folder, since raters must get neither result nor samples."""
+    run = options.result.parent if options.result.parent.name else options.result.resolve().parent
+    folder = options.folder or run.parent / f"{run.name}-sheets"
+    key_path = options.key or run.parent / f"{run.name}-key" / "key.json"
+    if folder.resolve() == key_path.resolve() or folder.resolve() in key_path.resolve().parents:
+        problem = "the key would lie in the folder of the sheets, where every rater finds it"
+        raise UsageError(problem, where=str(key_path), remedy="put the key in another folder with --key")
+    if key_path.exists() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        where = str(key_path if key_path.exists() else folder)
+        remedy = "choose other places with --out and --key; without its key an older study cannot be scored"
+        raise OutputError("there is an older study, or something else, at this place", where=where, remedy=remedy)
+    return folder, key_path
 
 
-def _check_fit(key: StudyKey, comparison: Comparison, key_path: Path) -> None:
-    hashes = {each.name: each.content_hash for each in comparison.checkpoints}
-    fingerprints = {each.name: each.fingerprint for each in comparison.tasks}
-    same = hashes.get(key.subject) == key.subject_hash and hashes.get(key.reference) == key.reference_hash
-    if not same or any(fingerprints.get(name) != found for name, found in key.tasks.items()):
-        problem = "the key belongs to other checkpoints or tasks than this result"
-        raise InvalidComparison(problem, where=str(key_path), remedy="give the result that the study was exported from")
-
-
-def _with_scores(comparison: Comparison, key: StudyKey, scores: StudyScores) -> Comparison:
-    others = [each for each in comparison.measurements if (each.area, each.subject) != ("human", key.subject)]
-    studies = [each for each in (comparison.human or {}).get("studies", []) if each.get("subject") != key.subject]
-    missing = [each for each in comparison.missing if (each.area, each.subject) != ("human", key.subject)]
-    study = {"subject": key.subject, "reference": key.reference, "tasks": sorted(key.tasks), "seed": key.seed,
-             "commitment": key.commitment, **_as_json(scores)}  # fmt: skip
-    update = {
-        "measurements": [*others, *_measurements(key, scores)],
-        "human": {"studies": [*studies, study]},
-        "missing": missing,
-    }
-    return comparison.model_copy(update=update)
-
-
-def _as_json(scores: StudyScores) -> dict[str, Any]:
-    found: dict[str, Any] = to_jsonable_python(asdict(scores))
-    return found
-
-
-def _measurements(key: StudyKey, scores: StudyScores) -> list[Measurement]:
-    found = [_measurement(key, scores, "win_rate", None, scores.win_rate, None)]
-    for dimension, rating in scores.ratings.items():
-        found.append(_measurement(key, scores, f"{dimension}_rating", rating.base, rating.adapted, rating.delta))
-    return found
-
-
-def _measurement(
-    key: StudyKey, scores: StudyScores, metric: str, base: Estimate | None, adapted: Estimate, delta: Delta | None
-) -> Measurement:
-    spec = find_spec(metric)
-    return Measurement(
-        subject=key.subject,
-        reference=key.reference,
-        area="human",
-        task=next(iter(key.tasks)) if len(key.tasks) == 1 else None,
-        metric=metric,
-        unit=spec.unit,
-        scale=spec.scale,
-        direction=spec.direction,
-        base=base,
-        adapted=adapted,
-        delta=delta,
-        signature=f"blind:1|raters:{len(scores.raters)}|unit:item|bootstrap:{RESAMPLES}|seed:0",
+def _request(options: ExportOptions, plan: StudyPlan | None) -> StudyRequest:
+    return StudyRequest(
+        items=options.items or (plan.items if plan else _ITEMS),
+        raters=options.raters or (plan.raters if plan else _RATERS),
+        systems=options.systems,
+        tasks=options.tasks,
+        shared=_shared(options, plan),
+        repeats=options.repeats,
+        checks=options.checks,
+        identical=options.identical,
+        flip_weight=options.flip_weight,
+        language=options.language,
+        seed=options.seed,
+        plan=plan,
     )
+
+
+def _shared(options: ExportOptions, plan: StudyPlan | None) -> int | None:
+    """Items for every rater; a plan of one vote an item divides them all."""
+    divided = plan is not None and plan.votes_per_item == 1 < (options.raters or plan.raters)
+    return 0 if options.shared is None and divided else options.shared
+
+
+def _write(study: Study, formats: Sequence[str], folder: Path, key_path: Path) -> list[Path]:
+    """The sheets are made beside their folder and renamed into place after the key is written."""
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        names = [_write_sheet(sheet, name, part) for sheet in study.sheets.values() for name in formats]
+        _write_companions(formats, study.key.language, part)
+        _settle(study.key, part, folder, key_path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _write_sheet(sheet: Sheet, format_name: str, folder: Path) -> str:
+    path = folder / f"{sheet.rater}{FORMATS[format_name].suffix}"
+    with naming(path):
+        write_sheet(sheet, path, format_name)
+    return path.name
+
+
+def _write_companions(formats: Sequence[str], language: Language, folder: Path) -> None:
+    with naming(folder):
+        for name in formats:
+            companion = FORMATS[name].companion
+            if companion is not None:
+                (folder / f"sheets{companion[0]}").write_text(companion[1](language), encoding="utf-8")
+        _blur(folder)
+
+
+def _blur(folder: Path) -> None:
+    """One mode and one time for all files: in which order they were made is nobody's business."""
+    folder.chmod(0o755)
+    moment = folder.stat().st_mtime_ns
+    for path in folder.iterdir():
+        path.chmod(0o644)
+        os.utime(path, ns=(moment, moment))
+
+
+def _settle(key: StudyKey, part: Path, folder: Path, key_path: Path) -> None:
+    write_key(key, key_path)
+    try:
+        with naming(folder):
+            part.replace(folder)
+    except OutputError:
+        key_path.unlink(missing_ok=True)
+        raise
+
+
+def _tell(study: Study, sheets: Sequence[Path], key_path: Path, console: Console) -> None:
+    rated = sum(not item.identical for item in study.key.items)
+    told = {sheet.rater: len(sheet.rows) for sheet in study.sheets.values()}
+    rows = sorted(set(told.values()))
+    each = str(rows[0]) if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
+    lines = [f"{len(told)} raters, {rated} items to rate, {each} rows a sheet with repeats and checks"]
+    identical = len(study.key.items) - rated
+    if identical:
+        lines.append(f"{identical} items have two identical answers: they count as ties, unrated")
+    lines += [f"note: {warning}" for warning in study.warnings]
+    lines.append(f"sheets in {sheets[0].parent}: one file a rater is filled in and sent back")
+    lines.append(f"key in {key_path} (readable by you alone): keep it from the raters")
+    lines.append(f"commitment {study.key.commitment}")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)

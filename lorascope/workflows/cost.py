@@ -11,7 +11,8 @@ from lorascope.engines.cost import Cost
 from lorascope.engines.transformers_engine import TransformersEngine
 from lorascope.errors import EvaluationError
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Estimate, Measurement, Missing, Slice
+from lorascope.schema.comparison import Measurement, Missing, Slice
+from lorascope.schema.values import Estimate
 from lorascope.workflows.behaviour import Behaviour
 from lorascope.workflows.measuring import TaskAnswers
 

@@ -21,7 +21,8 @@ from lorascope.measures.curves import (
     read_validation,
 )
 from lorascope.measures.registry import MEASURES, find_spec
-from lorascope.schema.comparison import Estimate, Finding, Measurement, Missing, Series, Slice
+from lorascope.schema.comparison import Finding, Measurement, Missing, Series, Slice
+from lorascope.schema.values import Estimate
 from lorascope.workflows.curve_findings import SetCase, validation_findings
 from lorascope.workflows.curve_forgetting import forgetting_curves, forgetting_findings, without_longer_training
 from lorascope.workflows.curve_training_findings import training_findings

@@ -12,7 +12,8 @@ from lorascope.errors import EvaluationError
 from lorascope.measures.core import FloatArray
 from lorascope.measures.drift import linear_cka, mean_cosine
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Estimate, Measurement, Missing, Slice
+from lorascope.schema.comparison import Measurement, Missing, Slice
+from lorascope.schema.values import Estimate
 from lorascope.workflows.watch import Watch
 
 _ITSELF = "the base is what drift is measured against"

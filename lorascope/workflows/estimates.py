@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from lorascope.data.tasks import LoadedTask
 from lorascope.measures.registry import find_spec
 from lorascope.measures.statistics import Interval, PairedResult
-from lorascope.schema.comparison import Delta, Estimate
 from lorascope.schema.items import Item
+from lorascope.schema.values import Delta, Estimate
 from lorascope.workflows.scoring import primary_metric
 
 OF_THE_PAIR = "a number about the change itself: the base alone has none"

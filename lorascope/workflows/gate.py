@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.errors import ConfigError, DataError, EvaluationError, InputError, InvalidComparison, OutputError
-from lorascope.gates.evaluation import evaluate
+from lorascope.errors import ConfigError, OutputError, UsageError
+from lorascope.gates.evaluation import evaluate, exit_code
+from lorascope.gates.outputs import (
+    as_json,
+    by_urgency,
+    github_annotations,
+    headline,
+    junit,
+    markdown,
+    open_metrics,
+)
 from lorascope.gates.pairing import Baseline
-from lorascope.gates.rendering import by_urgency, headline, junit, markdown
-from lorascope.schema.comparison import GateReport
+from lorascope.schema.comparison import Comparison
+from lorascope.schema.gates import GateReport
 from lorascope.schema.policy import GatePolicy, parse_policy
-from lorascope.workflows.output import SAMPLES
+from lorascope.workflows.gate_baseline import read_baseline
+from lorascope.workflows.gate_calibrate import run_calibrate
+from lorascope.workflows.gate_explain import run_explain
+from lorascope.workflows.output import write_whole
 from lorascope.workflows.publish import load_result, load_samples
 
-_STYLES = {"PASS": "green", "FAIL": "bold red", "MISSING": "bold magenta", "INCONCLUSIVE": "yellow"}
+_STYLES = {
+    "PASS": "green",
+    "FAIL": "bold red",
+    "INVALID": "bold red",
+    "MISSING": "bold magenta",
+    "INCONCLUSIVE": "yellow",
+}
+_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+
+
+@dataclass(frozen=True, slots=True)
+class GateFiles:
+    """Where the outcome is written besides the terminal; None: not at all."""
+
+    json: Path | None = None
+    summary: Path | None = None
+    junit: Path | None = None
+    openmetrics: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a gate came to. ``annotations`` are GitHub's workflow commands, empty where there is nothing to say."""
+
+    report: GateReport
+    exit_code: int
+    annotations: str
 
 
 def run_gate(
@@ -26,31 +66,68 @@ def run_gate(
     baseline_path: Path | None,
     console: Console,
     *,
-    summary: Path | None = None,
-    junit_path: Path | None = None,
-) -> int:
-    """Judge the result, print the table, and return the exit code: 0 when the gates pass or only warn, else 1.
+    files: GateFiles | None = None,
+) -> Judged:
+    """Judge the result, print the table and write ``files``; all of it also when a gate fails or is invalid.
 
-    ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). Nothing is
-    written but ``summary`` (Markdown) and ``junit_path`` (XML) where they are given.
+    The exit code is 0 when the gates pass or only warn, 1 when one fails, 3 when one has nothing valid to compare.
+    ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). A summary is
+    written whole, except that GitHub's own (``GITHUB_STEP_SUMMARY``) is appended to: a step may write several.
     """
     report = judge(result_path, gates_path, baseline_path)
+    code = exit_code(report)
     show(report, console)
-    if summary is not None:
-        _write(summary, markdown(report))
-    if junit_path is not None:
-        _write(junit_path, junit(report))
-    return 0 if report.passed else 1
+    files = files or GateFiles()
+    if files.json is not None:
+        _write(files.json, as_json(report, code))
+    if files.junit is not None:
+        _write(files.junit, junit(report))
+    if files.openmetrics is not None:
+        _write(files.openmetrics, open_metrics(report))
+    if files.summary is not None:
+        _summarise(files.summary, markdown(report))
+    return Judged(report, code, github_annotations(report, gates_path.as_posix()))
 
 
 def judge(result_path: Path, gates_path: Path, baseline_path: Path | None = None) -> GateReport:
     """Evaluate a policy on a finished result; see :func:`run_gate`."""
     policy = read_policy(gates_path)
     comparison = load_result(result_path)
-    if baseline_path is None and policy.baseline is not None:
-        baseline_path = gates_path.parent / policy.baseline
-    baseline = None if baseline_path is None else read_baseline(baseline_path, result_path)
+    baseline = _baseline(policy, gates_path, baseline_path, result_path, comparison)
     return evaluate(policy, comparison, baseline, name=gates_path.name)
+
+
+def explain_policy(
+    gates_path: Path, console: Console, *, result_path: Path | None = None, baseline_path: Path | None = None
+) -> None:
+    """Print what each rule of a policy means, with the numbers of ``result_path``'s items where it is given."""
+    policy = read_policy(gates_path)
+    if result_path is None:
+        if baseline_path is not None:
+            raise UsageError("a baseline alone explains nothing", remedy="give --result beside --baseline")
+        run_explain(policy, console, name=str(gates_path))
+        return
+    comparison = load_result(result_path)
+    baseline = _baseline(policy, gates_path, baseline_path, result_path, comparison)
+    run_explain(policy, console, comparison, baseline, name=str(gates_path))
+
+
+def calibrate_policy(
+    result_path: Path,
+    console: Console,
+    *,
+    gates_path: Path | None = None,
+    resamples: int,
+    seed: int,
+    json_path: Path | None = None,
+) -> None:
+    """Print, and write to ``json_path``, how often a policy cries wolf on this result's items and what it finds."""
+    policy = None if gates_path is None else read_policy(gates_path)
+    comparison, samples = load_result(result_path), load_samples(result_path)
+    name = "gates.toml" if gates_path is None else gates_path.name
+    report = run_calibrate(comparison, samples, policy, console, resamples=resamples, seed=seed, name=name)
+    if json_path is not None:
+        _write(json_path, report.model_dump_json(indent=1) + "\n")
 
 
 def read_policy(path: Path) -> GatePolicy:
@@ -62,34 +139,12 @@ def read_policy(path: Path) -> GatePolicy:
     return parse_policy(text, path.name)
 
 
-def read_baseline(path: Path, result_path: Path) -> Baseline:
-    """Read a baseline with its samples and those of the judged result.
-
-    A baseline that is not there is an input error; one that is there and cannot be understood cannot be compared with.
-    """
-    if not path.exists():
-        raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
-    if result_path.exists() and path.samefile(result_path):
-        raise EvaluationError(
-            "the baseline is the result itself, which never drops against itself",
-            where=str(path),
-            remedy="keep the baseline in a file of its own, outside the output folder",
-        )
-    try:
-        comparison = load_result(path)
-        samples = load_samples(path)
-    except InputError as error:
-        raise InvalidComparison(f"the baseline: {error.problem}", where=error.where, remedy=error.remedy) from error
-    if samples is not None and path != result_path and _same_file(path.parent / SAMPLES, result_path.parent / SAMPLES):
-        problem = "the baseline and the result share one samples.parquet, which can belong to only one of them"
-        raise EvaluationError(
-            problem, where=str(path.parent / SAMPLES), remedy="keep each result in a folder of its own"
-        )
-    return Baseline(comparison, samples, load_samples(result_path))
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+def _baseline(
+    policy: GatePolicy, gates_path: Path, given: Path | None, result_path: Path, comparison: Comparison
+) -> Baseline | None:
+    """The baseline that was given, else the one that the policy names, relative to the policy's folder."""
+    path = given or (gates_path.parent / policy.baseline if policy.baseline is not None else None)
+    return None if path is None else read_baseline(path, result_path, comparison)
 
 
 def outcome_line(report: GateReport) -> str:
@@ -113,8 +168,16 @@ def _table(report: GateReport) -> Table:
     return table
 
 
-def _write(path: Path, text: str) -> None:
+def _summarise(path: Path, text: str) -> None:
+    if os.environ.get(_STEP_SUMMARY) != str(path):
+        return _write(path, text)
     try:
-        path.write_text(text, encoding="utf-8", errors="replace")
+        with path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(text)
     except OSError as error:
-        raise OutputError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
+        raise OutputError(f"the summary cannot be written: {error.strerror}", where=str(path)) from error
+    return None
+
+
+def _write(path: Path, text: str) -> None:
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="replace"))

@@ -19,8 +19,9 @@ from lorascope.measures.label_diagnosis import (
     worst_labels,
 )
 from lorascope.measures.label_sums import one_hot
-from lorascope.schema.comparison import Estimate, Finding, Measurement, Series, Slice
+from lorascope.schema.comparison import Finding, Measurement, Series, Slice
 from lorascope.schema.items import LabelsItem
+from lorascope.schema.values import Estimate
 from lorascope.workflows.label_findings import Decided, find_in_labels
 from lorascope.workflows.measuring import Key, Pair, TaskAnswers
 from lorascope.workflows.pair_measurement import Side, compare_sides, registered, side_of

@@ -12,8 +12,9 @@ from lorascope.measures.intervals import wilson
 from lorascope.measures.overlap import OVERLAP_KINDS, RULES, Overlap, find_overlaps
 from lorascope.measures.registry import define
 from lorascope.measures.statistics import PairedResult, estimate_many, paired
-from lorascope.schema.comparison import Estimate, Finding, Measurement, Slice
+from lorascope.schema.comparison import Finding, Measurement, Slice
 from lorascope.schema.items import ChoiceItem, GenerateItem, Item, LabelsItem, LikelihoodItem, ScoreItem, TokensItem
+from lorascope.schema.values import Estimate
 from lorascope.workflows.estimates import OF_THE_PAIR, delta_of, estimate_of, groups_of, margin_of
 from lorascope.workflows.leak_findings import Gain, Groups, find_leaks
 from lorascope.workflows.measuring import Pair, TaskAnswers

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lorascope.measures.registry import MEASURES, find_spec
 from lorascope.report.lookup import measurements, primary, tasks_of_role
-from lorascope.schema.comparison import Comparison, Delta, Estimate, Measurement, TaskInfo
+from lorascope.schema.comparison import Comparison, Measurement, TaskInfo
 from lorascope.schema.model import Direction
 from lorascope.schema.sweep import (
     ForgettingMatrix,
@@ -24,6 +24,7 @@ from lorascope.schema.sweep import (
     SweepRun,
     SweepValue,
 )
+from lorascope.schema.values import Delta, Estimate
 from lorascope.workflows import sweep_statistics as statistics
 
 _WEIGHTS = ("intruder_count", "intruder_energy", "effective_rank", "relative_change")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from lorascope.measures.verdicts import judge
-from lorascope.schema.comparison import Delta
 from lorascope.schema.model import Direction
 from lorascope.schema.sweep import (
     SeedValue,
@@ -23,6 +22,7 @@ from lorascope.schema.sweep import (
     SweepRun,
     SweepValue,
 )
+from lorascope.schema.values import Delta
 
 Paired = Callable[[SweepRun, SweepRun, SweepMeasure], Delta | None]
 """The comparison's own paired difference of two runs: the first minus the second; None where it has none."""

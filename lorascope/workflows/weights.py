@@ -14,7 +14,8 @@ from lorascope.checkpoints.changes import AdapterChanges, Changes
 from lorascope.checkpoints.opening import OpenCheckpoint
 from lorascope.checkpoints.others import OtherChange
 from lorascope.measures.registry import find_spec
-from lorascope.schema.comparison import Estimate, Measurement, Missing, Series, WeightReport
+from lorascope.schema.comparison import Measurement, Missing, Series, WeightReport
+from lorascope.schema.values import Estimate
 from lorascope.weights.analysis import AnalysisOptions, summarise
 from lorascope.weights.bases import Side
 from lorascope.weights.intruders import Question

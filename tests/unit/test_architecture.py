@@ -23,6 +23,9 @@ ALLOWED = {
     "workflows": GROUND | ROOMS | OUTLETS,
     "cli": GROUND | ROOMS | OUTLETS | {"workflows"},
     "__main__": {"cli"},
+    # Edges like the command line: pytest instead of a shell.
+    "testing": GROUND | OUTLETS | {"workflows"},
+    "pytest_plugin": {"testing"},
 }
 
 

@@ -1,188 +1,388 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import runpy
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from lorascope.blind import score_sheets
-from lorascope.errors import DataError
+from lorascope.blind.human_measurements import outcome_measurements
+from lorascope.blind.key import KeyRow, StudyItem
+from lorascope.blind.plan import Exclusions, StudyPlan
+from lorascope.blind.rows import OVERALL, RATINGS
+from lorascope.blind.scoring import score_study
+from lorascope.errors import DataError, EvaluationError
+from lorascope.schema.comparison import CheckpointInfo, Comparison, ParameterCounts, Provenance
+from lorascope.schema.human import HumanReport, HumanStudy
 
-Row = dict[str, str]
-
-
-def test_a_rater_who_always_prefers_the_adapted_answer(study: Any) -> None:
-    study.fill(study.prefer_adapted)
-    scores = score_sheets(study.sheets, study.key)
-    # 36 items won, 4 identical ones count half
-    assert scores.win_rate.value == pytest.approx((36 + 2) / 40)
-    assert scores.win_rate.n == 40
-    assert scores.win_rate.low is not None
-    assert scores.win_rate.low < scores.win_rate.value
-    assert scores.sign_test_p == pytest.approx(2 * 0.5**36)
-    assert scores.items_preferred == {"adapted": 36, "base": 0, "neither": 4}
-    assert scores.votes == {"wins": 108, "losses": 0, "ties": 0, "both_bad": 0}
-    assert scores.raters == ("rater-1", "rater-2", "rater-3")
-    assert scores.ratings == {}
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("filled_study.py"))))
+TUNED, BASE, TIE = make.prefer("tuned"), make.prefer("base"), make.prefer(None)
 
 
-def test_a_rater_who_always_takes_the_left_is_even(study: Any) -> None:
-    study.fill(lambda row: {"overall": "A"})
-    sheets = study.sheets[:2]
-    scores = score_sheets(sheets, study.key)
-    assert scores.win_rate.value == 0.5
-    assert scores.win_rate.low is None  # every item came out even: no spread, no interval
-    assert scores.sign_test_p is None
-    assert scores.absent_raters == ("rater-3",)
+def score(made: Any, *answers: Any, **more: Any) -> HumanStudy:
+    """One answer for every rater, or one for all."""
+    raters = made.key.raters[: len(answers)] if len(answers) > 1 else made.key.raters
+    sheets = [made.sheet(rater, answers[n % len(answers)]) for n, rater in enumerate(raters)]
+    return score_study(sheets, made.key, **({"metrics": {}} | more))
 
 
-def test_ties_and_both_bad_count_half(study: Any) -> None:
-    study.fill(lambda row: {"overall": "Both  BAD" if row["id"] < "q8" else "tie"})
-    scores = score_sheets(study.sheets, study.key)
-    assert scores.win_rate.value == 0.5
-    assert scores.votes["ties"] + scores.votes["both_bad"] == 108
-    assert scores.votes["both_bad"] > 0
+def plan(**changes: Any) -> StudyPlan:
+    rules = Exclusions(min_checks_passed=0.67, min_repeat_consistency=0.6)
+    return StudyPlan(**({"effect": 0.65, "raters": 3, "votes_per_item": 3, "decisive_items": 10, "items": 12,
+                         "exclusions": rules} | changes))  # fmt: skip
 
 
-def test_items_are_the_unit(study: Any) -> None:
-    """Ten items lost by two raters and won by one: a third of a win each, and a preference for the base."""
-    lost = {f"question {place}" for place in range(10)}
+def of_items(outcome: Any) -> Any:
+    """An answer that gives each item the preference of tuned (-2 to 2) that ``outcome`` says."""
+    codes = {2: "A much", 1: "A", 0: "tie", -1: "B", -2: "B much"}
 
-    def vote(row: Row, rater: int) -> Mapping[str, str]:
-        adapted_left = row["answer_a"].startswith("adapted")
-        wins = row["question"] not in lost or rater == 0
-        return {"overall": "A" if wins == adapted_left else "B much"}
+    def answer(row: KeyRow, item: StudyItem) -> str:
+        if row.kind == "mismatched":
+            return "B" if row.wrong == "A" else "A"
+        value = 0 if row.kind == "identical" else outcome(int(item.item_id[1:]))
+        return codes[value if row.a == "tuned" else -value]
 
-    for rater, sheet in enumerate(study.sheets):
-        study.save(sheet, [row | vote(row, rater) for row in study.rows(sheet)])
-    scores = score_sheets(study.sheets, study.key)
-    assert scores.win_rate.value == pytest.approx((26 + 10 / 3 + 2) / 40)
-    assert scores.items_preferred == {"adapted": 26, "base": 10, "neither": 4}
-    from scipy.stats import binomtest
-
-    assert scores.sign_test_p == pytest.approx(binomtest(26, 36).pvalue)
+    return answer
 
 
-def test_interval_is_a_bootstrap_of_item_means(study: Any) -> None:
-    study.fill(lambda row: study.prefer_adapted(row) if int(row["question"].split()[1]) % 3 else {"overall": "tie"})
-    found = score_sheets(study.sheets, study.key).win_rate
-    items = np.array([1.0] * 24 + [0.5] * 16)
-    means = np.random.default_rng(3).choice(items, (20_000, 40)).mean(axis=1)
-    assert found.value == pytest.approx(items.mean())
-    assert [found.low, found.high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.013)
+def test_unanimous_study() -> None:
+    study = score(make.make_study(20, 3, identical=4), TUNED)
+    (pair,) = study.pairs
+    assert (pair.first, pair.second, pair.items, pair.identical) == ("tuned", "base", 20, 4)
+    assert pair.win_rate.value == pytest.approx((16 + 0.5 * 4) / 20)
+    assert pair.win_rate.n == 20
+    assert pair.sign_test.model_dump() == {"wins": 16, "losses": 0, "undecided": 4, "p_value": pytest.approx(2**-15)}
+    assert pair.votes.model_dump() == dict.fromkeys(pair.votes.model_dump(), 0) | {"first": 48}
+    assert study.left_rate is not None
+    assert study.left_rate.value == 0.5
+    assert study.deviations == study.notes == []
+    assert HumanReport.model_validate_json(HumanReport(studies=[study]).model_dump_json()).studies == [study]
 
 
-def test_ratings_are_unblinded_and_paired(study: Any) -> None:
-    def rate(row: Row) -> dict[str, str]:
-        cells = {}
-        for side in "ab":
-            adapted = row[f"answer_{side}"].startswith("adapted")
-            cells[f"accuracy_{side}"] = "5" if adapted else "2.0"
-            cells[f"logic_{side}"] = "3"
-            if side == "a":
-                cells["fluency_a"] = "4"
-        return {"overall": "tie", **cells}
-
-    study.fill(rate)
-    ratings = score_sheets(study.sheets, study.key).ratings
-    assert (ratings["accuracy"].base.value, ratings["accuracy"].adapted.value) == (2, 5)
-    assert (ratings["accuracy"].delta.value, ratings["accuracy"].delta.n) == (3, 36)
-    assert ratings["accuracy"].delta.p_value is not None
-    assert ratings["accuracy"].delta.p_value < 1e-6
-    assert ratings["logic"].delta.p_value == 1
-    # rated on one side only, or not at all: no number
-    assert set(ratings) == {"accuracy", "logic"}
+def test_exchanged_preferences_mirror_everything() -> None:
+    made = make.make_study(20, 3)
+    up = score(made, of_items(lambda n: (n % 5) - 2), of_items(lambda n: (n % 3) - 1), TIE).pairs[0]
+    down = score(made, of_items(lambda n: 2 - (n % 5)), of_items(lambda n: 1 - (n % 3)), TIE).pairs[0]
+    assert up.win_rate.low is not None
+    assert up.win_rate.value == pytest.approx(1 - down.win_rate.value)
+    assert up.win_rate.low == pytest.approx(1 - (down.win_rate.high or 0))
+    assert (up.sign_test.wins, up.sign_test.losses) == (down.sign_test.losses, down.sign_test.wins)
+    assert (up.votes.first_much, up.votes.first, up.votes.tie) == (
+        down.votes.second_much, down.votes.second, down.votes.tie,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("delimiter", [";", "\t", ","])
-def test_sheets_saved_by_other_programs(study: Any, delimiter: str) -> None:
-    for sheet in study.sheets:
-        rows = [row | study.prefer_adapted(row) for row in study.rows(sheet)]
-        study.save(sheet, [*rows[::-1], dict.fromkeys(rows[0], "")], delimiter)
-    assert score_sheets(study.sheets, study.key).votes["wins"] == 108
+def test_order_of_sheets_and_rows_changes_nothing() -> None:
+    made = make.make_study(20, 3)
+    sheets = [made.sheet("rater-1", TUNED), made.sheet("rater-2", of_items(lambda n: n % 3 - 1))]
+    turned = [type(sheet)(sheet.name, sheet.rows[::-1]) for sheet in sheets[::-1]]
+    assert score_study(sheets, made.key, metrics={}) == score_study(turned, made.key, metrics={})
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "says"),
-    [
-        ("overall", "", "overall is empty"),
-        ("overall", "C", "overall is 'C'"),
-        ("accuracy_a", "6", "accuracy_a is '6'"),
-        ("logic_b", "0", "logic_b is '0'"),
-        ("fluency_b", "3.5", "fluency_b is '3.5'"),
-        ("accuracy_b", "04-May", "accuracy_b is '04-May'"),
-        ("study", "hmac-0", "does not belong to this key"),
-        ("id", "q0", "no row 'q0'"),
-    ],
-)
-def test_wrong_cells_are_named_by_sheet_and_row(study: Any, column: str, value: str, says: str) -> None:
-    study.fill(study.prefer_adapted)
-    rows = study.rows(study.sheets[1])
-    rows[4][column] = value
-    study.save(study.sheets[1], rows)
-    with pytest.raises(DataError) as caught:
-        score_sheets(study.sheets, study.key)
-    assert says in caught.value.problem
-    assert caught.value.where is not None
-    assert caught.value.where.startswith("rater-2.csv, row 6")
-    if column not in ("study", "id"):
-        assert caught.value.where.endswith("rater-2")
+def test_both_bad_is_a_tie_and_counted_apart() -> None:
+    study = score(make.make_study(10, 2), TIE, lambda row, item: "both bad")
+    pair = study.pairs[0]
+    assert pair.win_rate.value == pytest.approx(0.5)
+    assert (pair.votes.tie, pair.votes.both_bad) == (10, 10)
+    assert pair.sign_test.p_value is None
+    assert pair.sign_test.undecided == 10
+    assert study.left_rate is None
 
 
-def test_a_missing_row_is_named(study: Any) -> None:
-    study.fill(study.prefer_adapted)
-    rows = study.rows(study.sheets[2])
-    study.save(study.sheets[2], rows[:-1])
-    with pytest.raises(DataError, match=rf"1 of rater-3's rows are missing, the first is {rows[-1]['id']}"):
-        score_sheets(study.sheets, study.key)
+def test_split_raters_leave_an_item_undecided() -> None:
+    pair = score(make.make_study(10, 2), TUNED, BASE).pairs[0]
+    assert pair.win_rate.value == pytest.approx(0.5)
+    assert (pair.sign_test.wins, pair.sign_test.losses, pair.sign_test.undecided) == (0, 0, 10)
 
 
-def test_a_sheet_given_twice_is_named(study: Any, tmp_path: Path) -> None:
-    study.fill(study.prefer_adapted)
-    copy = tmp_path / "copy.csv"
-    copy.write_bytes(study.sheets[0].read_bytes())
-    with pytest.raises(DataError, match=r"given twice, first in rater-1\.csv, row 2") as caught:
-        score_sheets([*study.sheets, copy], study.key)
-    assert caught.value.where == "copy.csv, row 2, rater-1"
+def test_oversampled_strata_are_weighted_back() -> None:
+    # 100 items, a tenth of them flipped: drawn in halves. tuned wins every flip and loses all the rest.
+    made = make.make_study(20, 3, strata={"rest": (90, 10), "flipped": (10, 10)})
+    pair = score(made, of_items(lambda n: 1 if n >= 10 else -1)).pairs[0]
+    assert pair.unweighted.value == pytest.approx(0.5)
+    assert pair.win_rate.value == pytest.approx(0.1)
+    rest, flipped = pair.strata
+    assert (rest.stratum, rest.population, rest.drawn, rest.weight) == ("rest", 90, 10, 9.0)
+    assert rest.win_rate is not None
+    assert flipped.win_rate is not None
+    assert (rest.win_rate.value, flipped.win_rate.value, flipped.weight) == pytest.approx((0.0, 1.0, 1.0))
+    assert any("unweighted" in note for note in pair.notes)
 
 
-def test_a_key_changed_after_export_is_refused(study: Any) -> None:
-    study.fill(study.prefer_adapted)
-    key = study.key
-    turned = [row.model_copy(update={"adapted": "A"}) for row in key.rows]
-    with pytest.raises(DataError, match="changed after export"):
-        score_sheets(study.sheets, key.model_copy(update={"rows": turned}))
+def test_strata_without_a_vote_are_said() -> None:
+    made = make.make_study(12, 1, strata={"rest": (90, 10), "flipped": (10, 2)}, repeats=0, checks=0, same=0)
+    sheet = made.sheet("rater-1", TUNED)
+    for place in (10, 11):
+        sheet = make.changed(sheet, place, overall="")
+    study = score_study([sheet], made.key, metrics={}, allow_partial=True)
+    pair = study.pairs[0]
+    assert [each.stratum for each in pair.strata] == ["rest"]
+    assert "2 of the 12 drawn items have no vote and are left out" in pair.notes
+    assert any(note.startswith("strata with 10 of the 100 items") for note in pair.notes)
+    assert "2 rows of rater-1 left out: no overall choice" in study.notes
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "no column"),
-        (b"id,overall\nq1,A\n", "no column accuracy_a"),
-        ("id,comment\nq1,好\n".encode("gbk"), "not UTF-8"),
-        (b'"id","overall\n', "not valid CSV"),
-    ],
-)
-def test_unreadable_sheets(study: Any, tmp_path: Path, content: bytes, says: str) -> None:
-    sheet = tmp_path / "bad.csv"
-    sheet.write_bytes(content)
-    with pytest.raises(DataError, match=says) as caught:
-        score_sheets([sheet], study.key)
-    assert caught.value.where == "bad.csv"
-    with pytest.raises(DataError, match="cannot be read"):
-        score_sheets([tmp_path / "none.csv"], study.key)
-    with pytest.raises(DataError, match="no rows"):
-        score_sheets([], study.key)
+def rated(values: dict[str, Any]) -> Any:
+    """A rater whose ratings of the two systems are given by cell name without side, as (tuned, base) of an item."""
+
+    def answer(row: KeyRow, item: StudyItem) -> dict[str, str]:
+        cells = {"overall": "tie"}
+        for dimension, of in values.items():
+            tuned, base = of(int(item.item_id[1:]))
+            for side, system in (("a", row.a), ("b", row.b)):
+                given = tuned if system == "tuned" else base
+                cells[f"{dimension}_{side}"] = "" if given is None else str(given)
+        return cells
+
+    return answer
 
 
-def test_unreadable_keys(tmp_path: Path) -> None:
-    from lorascope.blind import read_key
+def test_ratings_are_those_of_the_systems_whatever_their_side() -> None:
+    made = make.make_study(20, 3)
+    values = {
+        "accuracy": lambda n: (5, 2),
+        "logic": lambda n: (3 + n % 2, 3),
+        "fluency": lambda n: (4, None if n < 5 else 4),
+    }
+    pair = score(made, rated(values)).pairs[0]
+    accuracy, logic, fluency = pair.ratings
+    assert [each.dimension for each in pair.ratings] == ["accuracy", "logic", "fluency"]
+    assert (accuracy.first.value, accuracy.second.value, accuracy.delta.value) == pytest.approx((5.0, 2.0, 3.0))
+    assert logic.delta.value == pytest.approx(0.5)
+    expected = stats.wilcoxon([n % 2 for n in range(20)], zero_method="pratt", method="approx").pvalue
+    assert logic.delta.p_value == pytest.approx(expected, abs=0.01)
+    assert (fluency.first.n, fluency.delta.n, fluency.delta.p_value) == (15, 15, 1.0)
+    assert fluency.delta.value == pytest.approx(0.0)
+    p_values = [each.delta.p_value or 0.0 for each in pair.ratings]
+    assert p_values[0] < p_values[1] < p_values[2]
+    adjusted = [each.delta.p_adjusted for each in pair.ratings]
+    assert adjusted == pytest.approx([3 * p_values[0], 2 * p_values[1], p_values[2]])
+    assert "nobody rated completeness on both sides" in pair.notes
 
-    for content, says in ((None, "cannot be read"), ("{", "no study key"), ('{"version": 1}', "no study key: subject")):
-        path = tmp_path / "key.json"
-        if content is not None:
-            path.write_text(content)
-        with pytest.raises(DataError, match=says):
-            read_key(path)
+
+def test_quality_rows_enter_no_score() -> None:
+    made = make.make_study(12, 3)
+
+    def loud(row: KeyRow, item: StudyItem) -> dict[str, str]:
+        if row.kind != "rated":
+            return {"overall": "A much"} | dict.fromkeys(RATINGS, "1")
+        return {"overall": TUNED(row, item)} | dict.fromkeys(RATINGS, "4")
+
+    quiet = score(made, lambda row, item: {"overall": TUNED(row, item)} | dict.fromkeys(RATINGS, "4"))
+    study = score(made, loud)
+    assert study.pairs == quiet.pairs
+    assert study.alphas == quiet.alphas
+    assert study.left_rate == quiet.left_rate
+
+
+def test_alphas_by_level_and_dimension() -> None:
+    made = make.make_study(20, 2)
+    ratings = {"logic": lambda n: (1 + n % 5, 1 + n % 4)}
+    one, two = of_items(lambda n: (n % 5) - 2), of_items(lambda n: (n % 3) - 1)
+    alphas = {(each.name, each.level): each for each in score(made, one, two).alphas}
+    assert [name for name, _ in alphas] == ["overall", "overall", "accuracy", "completeness", "logic", "fluency"]
+    nominal = alphas["overall", "nominal"].estimate
+    assert nominal is not None
+    signs = np.sign([[(n % 5) - 2 for n in range(20)], [(n % 3) - 1 for n in range(20)]])
+    observed = (signs[0] != signs[1]).mean()
+    counts = np.array([(signs == value).sum() for value in (-1, 0, 1)])
+    expected = 1 - (counts * (counts - 1)).sum() / (40 * 39)
+    assert nominal.value == pytest.approx(1 - observed / expected)
+    assert alphas["overall", "nominal"].units == 20
+    assert alphas["logic", "ordinal"].missing_reason
+    same = {(each.name, each.level): each for each in score(made, rated(ratings)).alphas}
+    assert same["logic", "ordinal"].estimate is not None
+    assert same["logic", "ordinal"].estimate.value == pytest.approx(1.0)
+    assert same["logic", "ordinal"].units == 40
+
+
+def test_one_rater_has_no_agreement() -> None:
+    study = score(make.make_study(20, 1), TUNED)
+    assert all(each.estimate is None and each.missing_reason for each in study.alphas)
+
+
+def test_registered_rules_take_votes_out() -> None:
+    made = make.make_study(12, 3, plan=plan())
+    study = score(made, TUNED, TUNED, lambda row, item: "A")
+    assert [bool(each.excluded) for each in study.raters] == [False, False, True]
+    assert study.pairs[0].votes.first == 24
+    assert study.pairs[0].win_rate.value == 1.0
+    assert study.plan == plan().hash
+    assert study.registered
+    assert study.deviations == []
+    assert any(note.startswith("rater-3 is excluded: passed 1 of 3 checks") for note in study.notes)
+
+
+def test_without_a_plan_nobody_is_excluded_but_warned_of() -> None:
+    study = score(make.make_study(12, 3), TUNED, TUNED, lambda row, item: "A")
+    assert not any(each.excluded for each in study.raters)
+    assert study.pairs[0].votes.first == 24 + 6
+    assert any("rater-3 passed only 1 of 3 checks" in note for note in study.notes)
+    assert study.registered is None
+
+
+def test_all_raters_excluded() -> None:
+    made = make.make_study(12, 2, plan=plan())
+    with pytest.raises(EvaluationError, match="excludes every rater: rater-1 passed 1 of 3 checks"):
+        score(made, lambda row, item: "A")
+
+
+def test_only_checks_filled_in() -> None:
+    made = make.make_study(12, 1)
+    sheet = made.sheet("rater-1", lambda row, item: "" if row.kind == "rated" else "A")
+    with pytest.raises(EvaluationError, match="no comparison of two answers was rated"):
+        score_study([sheet], made.key, metrics={}, allow_partial=True)
+
+
+def test_deviations_from_the_plan() -> None:
+    made = make.make_study(12, 4, plan=plan(items=14))
+    first = make.changed(made.sheet("rater-1", TUNED), 0, overall="")
+    study = score_study([first, *made.fill(TUNED, ["rater-2"])], made.key, metrics={}, allow_partial=True)
+    assert study.deviations == [
+        "no ratings from rater-3",
+        "no ratings from rater-4",
+        "1 row of rater-1 left out: no overall choice",
+        "the study was made for 4 raters, 3 were planned",
+        "1.92 votes per rated item on average, 3 were planned",
+        "tuned against base: 12 items, 14 were planned",
+    ]
+    assert study.notes == []
+
+
+def test_absent_raters_are_notes_without_a_plan() -> None:
+    made = make.make_study(12, 2)
+    study = score_study(made.fill(TUNED, ["rater-2"]), made.key, metrics={})
+    assert study.notes == ["no ratings from rater-1"]
+    assert study.deviations == []
+    assert [each.present for each in study.raters] == [False, True]
+
+
+def test_wrong_sheets_are_refused_and_rows_without_texts_noted() -> None:
+    made = make.make_study(12, 1)
+    sheet = made.sheet("rater-1", TUNED)
+    with pytest.raises(DataError, match="none of"):
+        score_study([make.changed(sheet, 0, overall="C")], made.key, metrics={})
+    study = score_study([make.changed(sheet, 0, texts=None)], made.key, metrics={})
+    assert study.notes == ["texts of 1 row did not come back: whether they were edited is not known"]
+
+
+def test_three_systems_have_standings() -> None:
+    made = make.make_study(60, 3, systems=("base", "good", "best"))
+    rng = np.random.default_rng(1)
+    worth = {"base": 0.0, "good": 1.0, "best": 2.0}
+
+    def answer(row: KeyRow, item: StudyItem) -> str:
+        chance = 1 / (1 + np.exp(worth[row.b] - worth[row.a]))
+        return "A" if rng.random() < chance else "B"
+
+    study = score(made, answer)
+    assert [(pair.first, pair.second, pair.items) for pair in study.pairs] == [
+        ("good", "base", 20), ("best", "base", 20), ("best", "good", 20),
+    ]  # fmt: skip
+    base, good, best = study.standings
+    assert (base.system, base.strength.value) == ("base", 0.0)
+    assert 0 < good.strength.value < best.strength.value
+    assert best.strength.low is not None
+    assert best.strength.low < 2.0 < (best.strength.high or 0)
+
+
+def test_standings_that_are_not_finite_are_notes() -> None:
+    made = make.make_study(30, 2, systems=("x", "good", "best"))
+    study = score(made, lambda row, item: "A" if row.a == "best" or row.b == "x" else "B")
+    assert [each.system for each in study.standings] == ["x"]
+    assert any(note.startswith("no strength for best") for note in study.notes)
+    assert "the base is not in the study: strengths are against x" in study.notes
+
+
+def comparison(*subjects: str) -> Comparison:
+    checkpoints = [
+        CheckpointInfo(
+            name=name, path=name, role="adapted" if place else "base", kind="model", architecture="x", dtype="float32",
+            content_hash=f"h-{name}", parameters=ParameterCounts(total=1), generation_ready=True,
+        )
+        for place, name in enumerate(["base", *subjects])
+    ]  # fmt: skip
+    return Comparison(
+        created="2025-01-01T00:00:00Z", command=[], seed=0, lorascope_version="0", checkpoints=checkpoints,
+        provenance=Provenance(libraries={}, device="cpu", dtype="float32", timings={}),
+    )  # fmt: skip
+
+
+def test_measurements_of_one_pair() -> None:
+    study = score(make.make_study(20, 3), rated({"logic": lambda n: (4, 3 - n % 2)}))
+    found = outcome_measurements(study, comparison("tuned", "other"))
+    assert [(each.metric, each.subject, each.reference, each.task, each.area) for each in found] == [
+        ("win_rate", "tuned", "base", "support", "human"),
+        ("logic_rating", "tuned", "base", "support", "human"),
+        ("alpha", "tuned", "base", "support", "human"),
+    ]
+    win_rate, logic, alpha = found
+    assert win_rate.adapted == study.pairs[0].win_rate
+    assert (win_rate.base, win_rate.delta) == (None, None)
+    assert logic.base is not None
+    assert logic.delta is not None
+    assert (logic.base.value, logic.delta.value) == pytest.approx((2.5, 1.5))
+    assert alpha.adapted is None
+    assert alpha.missing_reason
+
+
+def test_measurements_of_several_systems_and_without_the_base() -> None:
+    study = score(make.make_study(30, 2, systems=("base", "x", "y")), TIE)
+    found = outcome_measurements(study, comparison("x", "y"))
+    assert [(each.metric, each.subject, each.reference) for each in found] == [
+        ("win_rate", "x", "base"), ("win_rate", "y", "base"), ("win_rate", "y", "x"),
+        ("alpha", "x", "base"), ("alpha", "y", "base"),
+    ]  # fmt: skip
+    without = score(make.make_study(30, 2, systems=("x", "y")), TIE)
+    found = outcome_measurements(without, comparison("x", "y"))
+    assert [(each.metric, each.subject, each.reference) for each in found] == [
+        ("win_rate", "y", "x"), ("alpha", "x", "y"), ("alpha", "y", "x"),
+    ]  # fmt: skip
+
+
+def test_thousands_of_rows_are_scored_in_seconds() -> None:
+    made = make.make_study(3000, 2, repeats=300)
+    rng, codes = np.random.default_rng(0), list(OVERALL)
+    sheets = made.fill(lambda row, item: {"overall": codes[int(rng.integers(6))], "logic_a": "3", "logic_b": "4"})
+    start = time.process_time()
+    study = score_study(sheets, made.key, metrics={}, resamples=200)
+    assert time.process_time() - start < 10
+    assert study.pairs[0].items == 3000
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_studies_of_any_shape_and_with_any_holes_are_scored_or_refused(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    items, raters = int(rng.integers(2, 14)), int(rng.integers(1, 7))
+    systems = ("base", "x", "y")[: int(rng.integers(2, 4))]
+    identical = int(rng.integers(0, items - 1))
+    rated = items - identical
+    drawn = {"s1": (50, items // 2), "s2": (7 * items, items - items // 2)}
+    made = make.make_study(
+        items, raters, systems=systems, identical=identical, repeats=min(2, rated), checks=min(2, rated),
+        same=min(1, rated), strata=drawn, plan=plan() if rng.random() < 0.3 else None,
+        lengths=lambda place: (int(rng.integers(0, 50)), int(rng.integers(0, 50))),
+    )  # fmt: skip
+    holes, one_sided = rng.random() * 0.6, rng.random() < 0.3
+    codes = ["A"] if one_sided else list(OVERALL)
+
+    def answer(row: KeyRow, item: StudyItem) -> dict[str, str]:
+        overall = "" if rng.random() < holes else codes[int(rng.integers(len(codes)))]
+        cells = {name: str(rng.integers(1, 6)) for name in RATINGS if rng.random() < 0.5}
+        return {"overall": overall} | cells
+
+    sheets = [sheet for sheet in made.fill(answer) if rng.random() < 0.9]
+    metrics = {("support", "rougeL"): {(f"i{n}", name): float(rng.random()) for n in range(items) for name in systems}}
+    try:
+        study = score_study(sheets, made.key, metrics=metrics, allow_partial=True, resamples=100)
+    except (DataError, EvaluationError):
+        return
+    for pair in study.pairs:
+        assert 0 <= pair.win_rate.value <= 1
+        assert sum(each.drawn for each in pair.strata) == pair.items >= pair.identical
+        assert pair.win_rate.low is None or pair.win_rate.low <= pair.win_rate.value <= (pair.win_rate.high or 0)
+    assert HumanReport.model_validate_json(HumanReport(studies=[study]).model_dump_json()).studies == [study]

@@ -4,22 +4,75 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow
 import pytest
 
-from lorascope.schema.comparison import (
-    CheckpointInfo,
-    Comparison,
-    Delta,
-    Estimate,
-    Measurement,
-    ParameterCounts,
-    Provenance,
-    TaskInfo,
-)
+from lorascope.data.tasks import LoadedTask, task_fingerprint
+from lorascope.schema.comparison import CheckpointInfo, Comparison, Measurement, ParameterCounts, Provenance, TaskInfo
+from lorascope.schema.items import Answer, Item
+from lorascope.schema.suite import SuiteTask
+from lorascope.schema.values import Delta, Estimate
+from lorascope.workflows.measuring import Pair, TaskAnswers, measure_task
+from lorascope.workflows.samples import sample_rows, sample_table
+from lorascope.workflows.scoring import Asked, task_info
 
 Build = Callable[..., Measurement]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result with the samples that a comparison would have written beside it."""
+
+    comparison: Comparison
+    samples: pyarrow.Table
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Run]:
+    """A result measured by the real scorers from items and answers of a base and of adapted checkpoints.
+
+    ``adapted`` maps names to answers; ``task`` are settings of the suite's task; ``fields`` go into the comparison.
+    """
+
+    def build(
+        kind: str,
+        items: Sequence[Item],
+        base: Sequence[Answer],
+        adapted: dict[str, Sequence[Answer]],
+        *,
+        labels: tuple[str, ...] = (),
+        task: dict[str, Any] | None = None,
+        hashes: dict[str, str] | None = None,
+        provenance: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> Run:
+        spec = SuiteTask.model_validate({"name": "support", "kind": kind, "data": "x.jsonl", **(task or {})})
+        loaded = LoadedTask(spec, spec.kind, tuple(items), (), (), task_fingerprint(spec, items))
+        answers = TaskAnswers(loaded, labels)
+        answers.asked = {name: Asked(items, said, labels) for name, said in {"base": base, **adapted}.items()}
+        known = {"base": "h-base", **{name: f"h-{name}" for name in adapted}, **(hashes or {})}
+        comparison = Comparison(
+            created="2025-01-01T00:00:00Z",
+            command=["lorascope", "compare"],
+            seed=0,
+            lorascope_version="0",
+            provenance=Provenance.model_validate(
+                {"libraries": {}, "device": "cpu", "dtype": "float32", "timings": {}, **(provenance or {})}
+            ),
+            checkpoints=[_checkpoint(name, known[name]) for name in ("base", *adapted)],
+            tasks=[task_info(loaded, answers.asked["base"])],
+            measurements=measure_task(answers, [Pair(name, "base") for name in adapted], seed=0),
+            **fields,
+        )
+        rows = [
+            row for name in adapted for row in sample_rows(loaded, name, answers.asked["base"], answers.asked[name])
+        ]
+        return Run(comparison, sample_table(rows))
+
+    return build
 
 
 def _checkpoint(name: str, content_hash: str) -> CheckpointInfo:
@@ -50,11 +103,13 @@ def measured() -> Build:
         reference: str = "base",
         **fields: object,
     ) -> Measurement:
-        settings: dict[str, object] = {"area": "task", "task": "support", "direction": "higher"} | fields
+        settings: dict[str, object] = {
+            "area": "task", "task": "support", "direction": "higher", "unit": "fraction", "scale": "0-1",
+        } | fields  # fmt: skip
         estimate = None if own is None else Estimate(value=own[0], low=own[1], high=own[2], n=n, method="bootstrap")
         change = None if delta is None else Delta(value=delta[0], low=delta[1], high=delta[2], n=n)
         return Measurement(
-            subject=subject, reference=reference, metric=metric, unit="fraction", scale="0-1", adapted=estimate,
+            subject=subject, reference=reference, metric=metric, adapted=estimate,
             base=estimate if change else None, delta=change, signature="test", **settings,
         )  # fmt: skip
 

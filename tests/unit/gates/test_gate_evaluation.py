@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.gates import evaluate
-from lorascope.schema.comparison import Comparison, GateRow, Measurement, Missing, Slice
+from lorascope.gates import evaluate, exit_code
+from lorascope.schema.comparison import Comparison, Measurement, Missing, Slice
+from lorascope.schema.gates import GateReport, GateRow, Outcome
 from lorascope.schema.policy import GatePolicy, parse_policy
 
 Build = Callable[..., Measurement]
@@ -164,6 +165,35 @@ def test_scorer_that_always_says_one_does_not_pass(measured: Build, result: Resu
     assert {row.outcome for row in rows} == {"INCONCLUSIVE"}
 
 
+@pytest.mark.parametrize(
+    ("score", "method"),
+    [(1.0, "wilson"), (0.0, "wilson"), (0.5, "none: resamples do not vary or are undefined")],
+)
+def test_constant_scorer_does_not_pass_with_the_interval_of_unseen_exceptions(
+    score: float, method: str, measured: Build, result: Result
+) -> None:
+    # What a comparison says of 500 items that score alike on both sides while the answers differ.
+    low, high = (max(score - 0.0076, 0.0), min(score + 0.0076, 1.0)) if method == "wilson" else (None, None)
+    same = measured(own=(score, low, high), delta=(0.0, -0.0076, 0.0076))
+    assert same.adapted is not None
+    estimate = same.adapted.model_copy(update={"method": method})
+    same = same.model_copy(update={"base": estimate, "adapted": estimate})
+    moved = measured("f1", delta=(0.1, 0.0, 0.2))
+    limits = ("max_drop = 0.1", "min = 0.0", "max = 1.0")
+    rows = rows_of("support.accuracy", *limits, comparison=result(same, moved))
+    assert {row.outcome for row in rows} == {"INCONCLUSIVE"}
+    better = same.model_copy(update={"base": estimate.model_copy(update={"value": 0.3})})
+    rows = rows_of("support.accuracy", "max_drop = 0.1", comparison=result(better, moved))
+    assert [row.outcome for row in rows] == ["PASS"]
+
+
+def test_nothing_forgotten_is_an_answer(measured: Build, result: Result) -> None:
+    rate = measured("forgotten_rate", own=(0.0, 0.0, 0.01), area="forgetting", direction="lower")
+    moved = measured("f1", delta=(0.1, 0.0, 0.2))
+    (row,) = rows_of("support.forgotten_rate", "max = 0.05", comparison=result(rate, moved))
+    assert row.outcome == "PASS"
+
+
 def test_adapter_that_changes_nothing_fails(measured: Build, result: Result) -> None:
     still = (0.0, 0.0, 0.0)
     comparison = result(measured(delta=still), measured("gold_margin", delta=still))
@@ -196,3 +226,165 @@ def test_patterns_leave_out_what_has_no_drop(measured: Build, result: Result) ->
 
 def test_empty_result_does_not_pass(result: Result) -> None:
     assert not evaluate(policy("*.*", "min = 0"), result()).passed
+
+
+def test_row_holds_the_numbers_behind_it(measured: Build, result: Result) -> None:
+    report = evaluate(policy("support.accuracy", "max_drop = 0.02"), result(measured(delta=(-0.01, -0.03, 0.02))))
+    (row,) = report.rows
+    assert row.value == -0.01
+    assert row.low == pytest.approx(-0.01 - 0.02 * Z)
+    assert row.high == pytest.approx(-0.01 + 0.03 * Z)
+    assert (row.limit, row.n, row.line) == (0.02, 500, 3)
+    assert row.needed_n is not None
+    assert row.needed_n > 500
+    assert f"{row.needed_n:,} items would decide" in row.evidence
+    assert row.p_value is not None
+    assert 0.2 < row.p_value < 0.3
+    assert (row.p_adjusted, row.warning) == (None, None)
+    assert (report.confidence, report.baseline, report.warnings) == (0.95, None, [])
+
+
+def test_counted_and_missing_rows_hold_no_bounds(measured: Build, result: Result) -> None:
+    counted = measured("intruder_count", own=(12, None, None), area="weights", task=None, direction="lower", n=28)
+    (row,) = rows_of("weights.intruder_count", "max = 12", comparison=result(counted))
+    assert (row.value, row.low, row.high, row.p_value, row.n) == (12, None, None, None, 28)
+    (row,) = rows_of("weights.spikes", "max = 12", comparison=result(counted))
+    assert (row.value, row.n, row.limit, row.line) == (None, None, 12, 3)
+
+
+def test_own_confidence_of_a_gate_goes_first(measured: Build, result: Result) -> None:
+    comparison = result(measured(delta=(0.0, -0.021, 0.021)))
+    lines = ("max_drop = 0.02", "confidence = 0.99")
+    assert rows_of("support.accuracy", *lines, comparison=comparison)[0].outcome == "INCONCLUSIVE"
+
+
+def many(measured: Build, result: Result, count: int, p_value: float | None = None) -> Comparison:
+    """One drop that is significant by itself (p about 0.02) among changes of nothing."""
+    fallen = measured("m0", delta=(-0.03, -0.0586, -0.0014))
+    assert fallen.delta is not None
+    fallen = fallen.model_copy(update={"delta": fallen.delta.model_copy(update={"p_value": p_value})})
+    return result(fallen, *(measured(f"m{place}", delta=(0.0, -0.03, 0.03)) for place in range(1, count)))
+
+
+@pytest.mark.parametrize("correction", ["holm", "benjamini-hochberg"])
+def test_correction_counts_every_measurement_of_the_gate(measured: Build, result: Result, correction: str) -> None:
+    lines = ("max_drop = 0.02", f'correction = "{correction}"')
+    (alone,) = rows_of("support.*", *lines, comparison=many(measured, result, 1))
+    assert (alone.outcome, alone.p_adjusted) == ("FAIL", alone.p_value)
+    first = rows_of("support.*", *lines, comparison=many(measured, result, 5))[0]
+    assert (first.outcome, "after " + correction in first.evidence) == ("INCONCLUSIVE", True)
+    assert first.p_value is not None
+    assert first.p_adjusted == pytest.approx(5 * first.p_value)
+    uncorrected = rows_of("support.*", "max_drop = 0.02", comparison=many(measured, result, 5))[0]
+    assert (uncorrected.outcome, uncorrected.p_adjusted) == ("FAIL", None)
+
+
+def test_correction_takes_the_test_of_the_result_where_it_is_more_careful(measured: Build, result: Result) -> None:
+    lines = ("max_drop = 0.02", 'correction = "holm"')
+    (row,) = rows_of("support.*", *lines, comparison=many(measured, result, 1, p_value=0.12))
+    assert (row.outcome, row.p_adjusted) == ("INCONCLUSIVE", pytest.approx(0.06))
+
+
+def test_corrections_of_two_gates_do_not_mix(measured: Build, result: Result) -> None:
+    gate = '[[gate]]\nmetric = "support.{}"\nmax_drop = 0.02\ncorrection = "holm"\n'
+    gates = parse_policy("version = 1\n" + "".join(gate.format(f"m{place}") for place in range(5)))
+    assert evaluate(gates, many(measured, result, 5)).rows[0].outcome == "FAIL"
+
+
+def test_order_of_measurements_does_not_matter(measured: Build, result: Result) -> None:
+    comparison = many(measured, result, 5)
+    turned = comparison.model_copy(update={"measurements": comparison.measurements[::-1]})
+    gates = policy("support.*", "max_drop = 0.02", 'correction = "holm"')
+    one, other = ({row.address: row for row in evaluate(gates, each).rows} for each in (comparison, turned))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([("PASS", "fail"), ("FAIL", "warn"), ("INCONCLUSIVE", "warn")], 0),
+        ([("PASS", "fail"), ("FAIL", "fail")], 1),
+        ([("MISSING", "fail")], 1),
+        ([("FAIL", "fail"), ("INVALID", "fail")], 3),
+        ([("FAIL", "fail"), ("INVALID", "warn")], 1),
+        ([("PASS", "fail"), ("INVALID", "warn")], 0),
+    ],
+)
+def test_exit_code_follows_the_rows_that_block(outcomes: list[tuple[Outcome, str]], code: int) -> None:
+    rows = [
+        GateRow(address="a", rule="r", outcome=outcome, severity=severity, evidence="")  # type: ignore[arg-type]
+        for outcome, severity in outcomes
+    ]
+    passed = not any(row.outcome != "PASS" and row.severity == "fail" for row in rows)
+    assert exit_code(GateReport(policy="p", passed=passed, rows=rows)) == code
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("suport.acuracy", "nearest: support.accuracy"),
+        ("support.acuracy@treshold=tuned", "nearest: support.accuracy@threshold=tuned"),
+        ("lroa:support.accuracy", "its checkpoints: lora"),
+    ],
+)
+def test_addresses_that_name_nothing_say_what_is_like_them(
+    address: str, says: str, measured: Build, result: Result
+) -> None:
+    tuned = measured(slice=Slice(by="threshold", value="tuned"))
+    (row,) = rows_of(address, "min = 0.1", comparison=result(measured(), tuned))
+    assert row.outcome == "MISSING"
+    assert says in row.evidence
+
+
+@pytest.mark.parametrize(
+    ("delta", "own", "fields", "says"),
+    [
+        ((0.45, 0.42, 0.48), (0.99, 0.98, 1.0), {"scale": "0-1"}, "of at most 0.46"),
+        ((0.20, 0.15, 0.25), (0.995, 0.99, 1.0), {"scale": "0-1"}, "all but perfect"),
+        ((0.20, 0.15, 0.25), (0.70, 0.65, 0.75), {"scale": "0-1"}, None),
+        ((0.01, 0.005, 0.015), (0.999, 0.99, 1.0), {"scale": "0-1"}, None),  # there was little room
+        ((-0.30, -0.33, -0.29), (0.01, 0.0, 0.02), {"scale": "0-1", "direction": "lower"}, "of at most 0.31"),
+        ((45.0, 42.0, 48.0), (99.0, 98.0, 100.0), {"scale": "0-100"}, "of at most 46"),
+        ((-0.45, -0.48, -0.42), (0.5, 0.4, 0.6), {"scale": "0-1"}, None),
+        ((9.0, 8.0, 10.0), (1.0, 0.0, 2.0), {"scale": "unbounded"}, None),
+    ],
+)
+def test_implausible_gains_warn(
+    delta: tuple[float, float, float],
+    own: tuple[float, float, float],
+    fields: dict[str, str],
+    says: str | None,
+    measured: Build,
+    result: Result,
+) -> None:
+    one = measured(delta=delta, own=own).model_copy(update=fields)
+    report = evaluate(policy("support.accuracy", "max_drop = 0.02"), result(one))
+    (row,) = report.rows
+    assert (row.warning is None) == (says is None)
+    assert says is None or (says in str(row.warning) and "leaked" in str(row.warning))
+    assert report.passed == (row.outcome == "PASS")
+
+
+def test_retention_that_gains_much_warns(measured: Build, result: Result) -> None:
+    comparison = result(measured(delta=(0.1, 0.07, 0.13)))
+    assert rows_of("support.accuracy", "max_drop = 0.02", comparison=comparison)[0].warning is None
+    retention = [comparison.tasks[0].model_copy(update={"role": "retention"})]
+    comparison = comparison.model_copy(update={"tasks": retention})
+    (row,) = rows_of("support.accuracy", "max_drop = 0.02", comparison=comparison)
+    assert (row.outcome, "forgotten" in str(row.warning)) == ("PASS", True)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("max_drop = 2", "0.02 may be meant"),
+        ("min = 80", "no value"),
+        ("min = 0", "every value"),
+        ("max = 1", "every value"),
+        ("min_gain = 2", "no gain"),
+        ("max_drop = 0.5", None),
+    ],
+)
+def test_limits_off_the_scale_warn(line: str, says: str | None, measured: Build, result: Result) -> None:
+    (row,) = rows_of("support.accuracy", line, comparison=result(measured(delta=(0.0, -0.01, 0.01))))
+    assert (row.warning is None) if says is None else (says in str(row.warning))

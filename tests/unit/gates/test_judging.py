@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from lorascope.gates.judging import Reading, judge, needed_items, quantile
+from lorascope.gates.families import adjusted, adjusted_columns
+from lorascope.gates.judging import (
+    Reading,
+    Targets,
+    decide,
+    fail_p_value,
+    judge,
+    needed_items,
+    p_of_fail,
+    quantile,
+)
 from lorascope.schema.policy import LimitName, Rule
 
 
@@ -117,3 +128,89 @@ def test_without_an_interval_a_missed_limit_does_not_get_through(
     found = judge(reading(value, None, n), name, 0.3, "significant", 0.95)
     assert found.outcome == outcome
     assert "no interval" in found.note
+
+
+@pytest.mark.parametrize("name", ["max_drop", "min_gain", "min", "max"])
+@pytest.mark.parametrize("rule", ["significant", "strict", "point"])
+def test_many_readings_are_decided_as_one_by_one(name: LimitName, rule: Rule) -> None:
+    random = np.random.default_rng(3)
+    values, halves = random.normal(0, 0.05, 200), random.choice([0.0, 0.01, 0.03, math.nan], 200)
+    sign = -1 if name == "max" else 1
+    found = decide(sign * values, sign * values - halves, sign * values + halves, Targets.of(name, 0.02, rule), rule)
+    for place, (value, half) in enumerate(zip(values, halves, strict=True)):
+        one = judge(reading(value, None if math.isnan(half) else half), name, 0.02, rule, 0.95)
+        together = "PASS" if found.passes[place] else "FAIL" if found.fails[place] else "INCONCLUSIVE"
+        assert one.outcome == together or (math.isnan(half) and name in ("min", "max"))
+
+
+def test_p_value_is_below_the_error_exactly_where_the_bound_is_below_the_target() -> None:
+    for confidence in (0.9, 0.95, 0.99):
+        reach = quantile(confidence) * 0.01
+        for value in (-0.05, -reach - 1e-6, -reach + 1e-6, 0.0, 0.03):
+            p = float(p_of_fail(value, value + reach, 0.0, confidence))
+            assert (p < 1 - confidence) == (value + reach < 0)
+    assert float(p_of_fail(-0.1, -0.1, 0.0, 0.95)) == 0
+    assert float(p_of_fail(0.0, 0.0, 0.0, 0.95)) == 1
+
+
+def test_what_is_not_tested_has_no_p_value() -> None:
+    assert fail_p_value(reading(0.1, None), "max_drop", 0.02, "significant", 0.95, corrected=True) is None
+    assert fail_p_value(reading(0.1, 0.1), "max_drop", 0.02, "point", 0.95, corrected=False) is None
+    exact = Reading(1, 1, 1, 3, "test", exact=True)
+    assert fail_p_value(exact, "max", 2, "significant", 0.95, corrected=False) is None
+
+
+def test_correction_takes_the_more_careful_p_value() -> None:
+    few = Reading(-0.1, -0.17, -0.03, 50, "five items broken", p_value=0.0625)
+    alone = fail_p_value(few, "max_drop", 0.02, "significant", 0.95, corrected=False)
+    corrected = fail_p_value(few, "max_drop", 0.02, "significant", 0.95, corrected=True)
+    assert alone is not None
+    assert alone < 0.02
+    assert corrected == pytest.approx(0.03125)
+
+
+def test_fail_that_does_not_stand_is_inconclusive() -> None:
+    fallen = reading(-0.05, 0.04)
+    assert judge(fallen, "max_drop", 0.02, "significant", 0.95, p_adjusted=0.05).outcome == "FAIL"
+    found = judge(fallen, "max_drop", 0.02, "significant", 0.95, p_adjusted=0.06)
+    assert (found.outcome, "adjusted" in found.note) == ("INCONCLUSIVE", True)
+    assert judge(reading(0.0, 0.01), "max_drop", 0.02, "significant", 0.95, p_adjusted=1.0).outcome == "PASS"
+
+
+def test_suspicious_reading_does_not_pass_but_may_fail() -> None:
+    same = Reading(0.0, -0.01, 0.01, 500, "test", suspicious_because="the same answers")
+    assert judge(same, "max_drop", 0.02, "significant", 0.95).note == "the same answers"
+    assert judge(same, "max_drop", 0.02, "significant", 0.95).outcome == "INCONCLUSIVE"
+    fallen = Reading(-0.1, -0.11, -0.09, 500, "test", suspicious_because="the same answers")
+    assert judge(fallen, "max_drop", 0.02, "significant", 0.95).outcome == "FAIL"
+
+
+def test_known_reason_lets_equal_answers_pass() -> None:
+    same = Reading(0.0, 0.0, 0.0, 500, "test", unchanged_because="byte for byte the same")
+    found = judge(same, "max_drop", 0.02, "significant", 0.95)
+    assert (found.outcome, found.note) == ("PASS", "byte for byte the same")
+
+
+def test_corrections_are_those_of_the_textbook() -> None:
+    p_values = [0.01, None, 0.04, 0.03, 0.005]
+    assert adjusted("none", p_values) == [None] * 5
+    assert adjusted("holm", p_values) == pytest.approx([0.03, None, 0.06, 0.06, 0.02])
+    assert adjusted("benjamini-hochberg", p_values) == pytest.approx([0.02, None, 0.04, 0.04, 0.02])
+    assert adjusted("holm", [None, None]) == [None, None]
+    assert adjusted("holm", []) == []
+
+
+@pytest.mark.parametrize("correction", ["holm", "benjamini-hochberg"])
+def test_correction_of_one_test_changes_nothing_and_of_more_never_helps(correction: str) -> None:
+    assert adjusted(correction, [0.04, None]) == [pytest.approx(0.04), None]  # type: ignore[arg-type]
+    many = np.random.default_rng(1).random((20, 50))
+    found = adjusted_columns(correction, many)  # type: ignore[arg-type]
+    assert (found >= many - 1e-12).all()
+    assert (found <= 1).all()
+
+
+def test_benjamini_hochberg_is_that_of_scipy() -> None:
+    from scipy.stats import false_discovery_control
+
+    many = np.random.default_rng(2).random(30)
+    assert adjusted("benjamini-hochberg", many.tolist()) == pytest.approx(false_discovery_control(many).tolist())

@@ -50,7 +50,7 @@ def test_five_point_drop_fails_and_no_change_does_not(outcome: Callable[[int, in
     assert sum(unchanged.values()) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize(("drop", "low", "high"), [(0.05, 0.95, 1.0), (0.0, 0.0, 0.07)])
+@pytest.mark.parametrize(("drop", "low", "high"), [(0.05, 0.93, 1.0), (0.0, 0.0, 0.10)])
 def test_paired_with_a_baseline_the_same_holds(
     drop: float,
     low: float,
@@ -59,9 +59,9 @@ def test_paired_with_a_baseline_the_same_holds(
     result: Callable[..., Comparison],
     scored: Callable[..., pyarrow.Table],
 ) -> None:
-    # 300 draws: the bounds leave room for the simulation's own error (about 1.3 points around 5 %).
+    # 120 draws: the bounds leave room for the simulation's own error (about 2 points around 5 %).
     rng = np.random.default_rng(11)
-    failed, draws = 0, 300
+    failed, draws = 0, 120
     for _ in range(draws):
         fate = rng.choice([-1, 1, 0], size=ITEMS, p=[(DISCORDANT + drop) / 2, (DISCORDANT - drop) / 2, 1 - DISCORDANT])
         old = np.where(fate == 0, rng.random(ITEMS) < 0.7, fate < 0).astype(float)

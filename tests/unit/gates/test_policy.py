@@ -4,6 +4,7 @@ import pytest
 
 from lorascope.errors import ConfigError
 from lorascope.schema.policy import Address, parse_address, parse_policy
+from lorascope.schema.toml_lines import lines_of
 
 WHOLE = """\
 version = 1
@@ -97,3 +98,75 @@ def test_addresses_come_apart(text: str, parts: tuple[str | None, str, str, str 
 def test_other_texts_are_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "says"),
+    [
+        ('rule = "point"\ncorrection = "holm"', 2, "tests nothing"),
+        ('rule = "point"\nconfidence = 0.9', 2, "looks at the value alone"),
+        ("confidence = 1.0", 5, "confidence"),
+        ('correction = "bonferroni"', 5, "correction"),
+        ("corection = 'holm'", 5, "did you mean 'correction'"),
+        ("min_n = 0", 5, "min_n"),
+        ("min_n = 2.5", 5, "min_n"),
+    ],
+)
+def test_combinations_that_mean_nothing_are_said(lines: str, line: int, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_policy(f'version = 1\n[[gate]]\nmetric = "a.b"\nmax_drop = 0.1\n{lines}')
+    assert f"line {line}" in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_gate_has_its_own_confidence_and_correction() -> None:
+    policy = parse_policy(
+        'version = 1\nconfidence = 0.9\n[[gate]]\nmetric = "a.*"\nmax_drop = 0.1\ncorrection = "holm"\n'
+        'confidence = 0.99\n[[gate]]\nmetric = "a.b"\nmin = 0'
+    )
+    assert [policy.confidence_of(gate) for gate in policy.gate] == [0.99, 0.9]
+    assert [gate.correction for gate in policy.gate] == ["holm", "none"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (
+            'version = 1\ngate = [\n  {metric = "a.b", min = 0}, # one\n  {metric = "c.d", maxx = 1},\n]',
+            4,
+            "maxx",
+        ),
+        ('version = 1\n# [[gate]]\n[[gate]]\nmetric = "a.b" # max_drp = 1\nmax_drp = 1', 5, "max_drp"),
+        ('version = 1\nnote.why = "x"\n[[gate]]\nmetric = "a.b"\nmin = 0', 2, "unknown key 'note'"),
+        ('version = 1\n[[gate]]\nmetric = """\na.b"""\n"max_drop" = "x"', 5, "max_drop"),
+        ('version = 1\n[gate]\nmetric = "a.b"\nmin = 0', 2, "list"),
+        ('version = "1"\n[[gate]]\nmetric = "a.b"\nmin = 0', 1, "version"),
+        ("[[gate]]\nmetric = 'a.b'\nmin = 0", 1, "version"),
+        ('version = 1\n[[gate]]\nmetric = "a.b"\nmetric = "c.d"\nmin = 0', 4, "overwrite"),
+        ("", 1, "empty"),
+        ("# nothing but this\n\n", 1, "empty"),
+        ("version =", 1, "TOML"),
+    ],
+)
+def test_lines_are_found_however_the_policy_is_written(text: str, line: int, says: str) -> None:
+    for written in (text, text.replace("\n", "\r\n"), f"\ufeff{text}"):
+        with pytest.raises(ConfigError) as caught:
+            parse_policy(written)
+        assert f"line {line}" in str(caught.value), written
+        assert says in str(caught.value), written
+
+
+def test_every_place_of_a_document_has_its_line() -> None:
+    text = "\n".join([
+        "a = 1 # ] }", 'b."c d" = [1, [2,', "  3], {e = 'x'}]", "[t . u]", "v = 2024-01-01 10:00:00",
+        "[[l.m]]", "w = {x = 1}", "[[l.m]]", '"\\u0077" = \'\'\'', "[not]", "\'\'\'",
+    ])  # fmt: skip
+    found = lines_of(text)
+    assert found["a",] == 1
+    assert found["b", "c d", 1, 1] == 3
+    assert found["b", "c d", 2, "e"] == 3
+    assert found["t", "u", "v"] == 5
+    assert found["l", "m", 0, "w", "x"] == 7
+    assert found["l", "m", 1] == 8
+    assert found["l", "m", 1, "w"] == 9
+    assert ("not",) not in found

@@ -12,11 +12,7 @@ import pyarrow as pa
 from lorascope.schema.comparison import (
     CheckpointInfo,
     Comparison,
-    Delta,
-    Estimate,
     Finding,
-    GateReport,
-    GateRow,
     IntruderReport,
     IntruderVector,
     Measurement,
@@ -29,6 +25,22 @@ from lorascope.schema.comparison import (
     TaskInfo,
     WeightReport,
 )
+from lorascope.schema.gates import GateReport, GateRow
+from lorascope.schema.human import (
+    DIMENSIONS,
+    Alpha,
+    DimensionRating,
+    HumanReport,
+    HumanStudy,
+    MetricAgreement,
+    PairOutcome,
+    RaterQuality,
+    SignTest,
+    Standing,
+    StratumOutcome,
+    Votes,
+)
+from lorascope.schema.values import Delta, Estimate
 
 BASE, LORA, FULL = "llama-tiny", "lora-r16", "full-ft"
 KINDS = (
@@ -162,7 +174,7 @@ def causal_comparison() -> Comparison:
         weights={LORA: weight_report(0.018, 3), FULL: weight_report(0.041, 0)},
         series=causal_series(),
         gates=gate_report(),
-        human={"raters": 3, "items": 54, "alpha_interval": [0.41, 0.66], "identical_pairs": 2},
+        human=HumanReport(studies=[human_study()]),
         missing=[
             Missing(area="leak", subject=None, reason="no training data was named (train_data)"),
             Missing(area="noise", subject=FULL, reason="one pass only; ask for two with --noise"),
@@ -268,6 +280,82 @@ def causal_findings() -> list[Finding]:
         Finding(id="target.gain", severity="good", area="task", subject=LORA, title="The gain holds on both sets",
                 evidence=["validation 1: +0.101", "validation 2: +0.131"]),
     ]  # fmt: skip
+
+
+def human_study(**changed: Any) -> HumanStudy:
+    """Three systems; the last rater is left out, and no pair of them shows the same picture."""
+    pairs = [
+        human_pair(LORA, BASE, 0.62, 0.08, p=0.012, wins=64, losses=38),
+        human_pair(FULL, BASE, 0.41, 0.07, p=0.03, wins=35, losses=58),
+        human_pair(LORA, FULL, 0.54, 0.09, p=0.41, wins=41, losses=34),
+    ]
+    raters = [
+        human_rater("rater-1", left=61, right=55),
+        human_rater("rater-2", left=70, right=52, repeats_consistent=10),
+        human_rater("rater-3", left=118, right=2, checks_passed=1,
+                    excluded="passed 33 % of the checks, the plan asks for 67 %"),
+        RaterQuality(rater="rater-4", present=False),
+    ]  # fmt: skip
+    alphas = [
+        Alpha(name="overall", level="nominal", estimate=estimate(0.41, 0.11), units=118),
+        Alpha(name="accuracy", level="ordinal", estimate=estimate(0.71, 0.06), units=236),
+        Alpha(name="completeness", level="ordinal", estimate=estimate(0.84, 0.04), units=236),
+        Alpha(name="logic", level="ordinal", estimate=estimate(0.05, 0.13), units=236),
+        Alpha(name="fluency", level="ordinal", units=0, missing_reason="all ratings are equal"),
+    ]
+    values: dict[str, Any] = {
+        "study": "s-4f1c2d7a", "commitment": "hmac-" + "9f2c" * 16, "seed": 3, "language": "en", "tasks": ["support"],
+        "systems": [BASE, LORA, FULL], "plan": "sha256-" + "77aa" * 16,
+        "registered": "Primary endpoint: the win rate over items.\nItems: 273.",
+        "deviations": ["118 items were rated, 273 were planned"], "raters": raters, "left_rate": estimate(0.56, 0.04),
+        "alphas": alphas, "pairs": pairs, "notes": ["rater-4 gave no sheet back"],
+        "standings": [
+            Standing(system=BASE, strength=Estimate(value=0.0, n=118, method="reference")),
+            Standing(system=LORA, strength=estimate(0.48, 0.3, 118)),
+            Standing(system=FULL, strength=estimate(-0.36, 0.28, 118)),
+        ],
+    }  # fmt: skip
+    return HumanStudy(**{**values, **changed})
+
+
+def human_rater(name: str, **changed: Any) -> RaterQuality:
+    values: dict[str, Any] = {
+        "rater": name, "sheet": f"{name}.xlsx", "present": True, "rows": 136, "repeats": 12, "repeats_consistent": 11,
+        "checks": 3, "checks_passed": 3, "identical": 3, "identical_tied": 3,
+    }  # fmt: skip
+    return RaterQuality(**{**values, **changed})
+
+
+def human_pair(
+    first: str, second: str, rate: float, spread: float, *, p: float | None, wins: int, losses: int, **changed: Any
+) -> PairOutcome:
+    ratings = [
+        DimensionRating(
+            dimension=dimension, first=estimate(3.9 - 0.1 * place, 0.2, 118), second=estimate(3.5, 0.2, 118),
+            delta=Delta(value=0.4 - 0.1 * place, low=0.2 - 0.1 * place, high=0.6 - 0.1 * place, n=118,
+                        p_value=0.0004 * 10**place, p_adjusted=min(0.0016 * 8**place, 1.0)),
+        )
+        for place, dimension in enumerate(DIMENSIONS)
+    ]  # fmt: skip
+    strata = [
+        StratumOutcome(stratum=f"support · {length} · {flip}", population=population, drawn=drawn,
+                       weight=population / drawn, win_rate=estimate(value, 0.15, drawn) if drawn > 2 else None)
+        for length, flip, population, drawn, value in (
+            ("short", "flipped", 30, 20, 0.7), ("short", "unflipped", 200, 48, 0.6), ("long", "unflipped", 6, 2, 0.5))
+    ]  # fmt: skip
+    metrics = [
+        MetricAgreement(task="support", metric="rougeL", items=96, agreement=estimate(0.63, 0.1),
+                        correlation=estimate(0.31, 0.14)),
+        MetricAgreement(task="support", metric="exact_match", items=0, missing_reason="it prefers a side nowhere"),
+    ]  # fmt: skip
+    values: dict[str, Any] = {
+        "first": first, "second": second, "items": 118, "identical": 3, "win_rate": estimate(rate, spread, 118),
+        "unweighted": estimate(rate + 0.02, spread, 118), "length_adjusted": estimate(rate - 0.05, spread, 115),
+        "sign_test": SignTest(wins=wins, losses=losses, undecided=118 - wins - losses, p_value=p),
+        "votes": Votes(first_much=60, first=110, tie=52, second=70, second_much=31, both_bad=22),
+        "ratings": ratings, "metrics": metrics, "strata": strata,
+    }  # fmt: skip
+    return PairOutcome(**{**values, **changed})
 
 
 def gate_report() -> GateReport:
@@ -598,7 +686,16 @@ def hostile_comparison() -> Comparison:
     for found in hostile.measurements:
         if found.reference == BASE:
             found.reference = "base"
-    hostile.human = {"comment": list(ATTACKS)}
+    assert hostile.human is not None
+    study = hostile.human.studies[0]
+    study.notes, study.deviations, study.registered = list(ATTACKS), list(ATTACKS), ATTACKS[3]
+    study.tasks, study.study, study.commitment = list(ATTACKS), ATTACKS[2], ATTACKS[4]
+    study.raters[0].rater, study.raters[0].sheet, study.raters[2].excluded = ATTACKS[0], ATTACKS[2], ATTACKS[3]
+    study.pairs[0].strata[0].stratum, study.pairs[0].notes = ATTACKS[8], list(ATTACKS)
+    study.pairs[0].metrics[0].metric, study.pairs[0].metrics[1].missing_reason = ATTACKS[1], ATTACKS[10]
+    assert hostile.gates is not None
+    hostile.gates.warnings, hostile.gates.baseline = list(ATTACKS), ATTACKS[0]
+    hostile.gates.rows[0].address, hostile.gates.rows[0].warning = ATTACKS[1], ATTACKS[2]
     return hostile
 
 

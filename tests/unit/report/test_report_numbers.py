@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lorascope.report import numbers
-from lorascope.schema.comparison import Estimate
+from lorascope.schema.values import Estimate
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -13,9 +14,11 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from lorascope.errors import DataError, InvalidComparison, OutputError
+from lorascope.errors import DataError, InvalidComparison, OutputError, UsageError
 from lorascope.schema.comparison import Comparison
-from lorascope.workflows import blind
+from lorascope.workflows.blind import ExportOptions, export_study
+from lorascope.workflows.blind_plan import PlanOptions, plan_a_study
+from lorascope.workflows.blind_score import score_study_files
 
 
 def checkpoint(name: str) -> dict[str, Any]:
@@ -56,25 +59,41 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=120)
 
 
-def played(result: Path, console: Console, subject: str, losses: int) -> tuple[list[Path], Path]:
-    """Export a study and rate it: the adapted answer wins but for the first ``losses`` items; accuracy is 4 to 3."""
-    folder, key = result.parent / f"sheets-{subject}", result.parent / f"key-{subject}.json"
-    study = blind.export(
-        result, items=12, raters=2, folder=folder, key_path=key, seed=0, console=console, subject=subject
-    )
-    for sheet in study.sheets:
-        with sheet.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            adapted = "A" if row["answer_a"].startswith("adapted") else "B"
-            other = "B" if adapted == "A" else "A"
-            row["overall"] = other if int(row["answer_a"].split()[1]) < losses else adapted
-            row[f"accuracy_{adapted.lower()}"], row[f"accuracy_{other.lower()}"] = "4", "3"
-        with sheet.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    return list(study.sheets), key
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def options(result: Path, **more: Any) -> ExportOptions:
+    given: dict[str, Any] = {"formats": ("csv",), "items": 12, "raters": 2, "systems": ("base", "lora"), "repeats": 2}
+    return ExportOptions(result=result, **(given | more))
+
+
+def rate(path: Path, losses: int = 0, rating: str = "4") -> None:
+    """Fill a sheet in: the adapted answer wins but for the first ``losses`` items; accuracy is 4 to 3."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        texts = row["answer_a"], row["answer_b"]
+        adapted = "A" if texts[0].startswith("adapted") else "B"
+        other = "B" if adapted == "A" else "A"
+        numbers = [int(text.split()[1]) for text in texts]
+        same = texts[0] == texts[1]
+        row["overall"] = "tie" if same else other if numbers[adapted == "B"] < losses else adapted
+        row[f"accuracy_{adapted.lower()}"], row[f"accuracy_{other.lower()}"] = rating, "3"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def played(result: Path, console: Console, system: str, losses: int) -> tuple[list[Path], Path]:
+    """Export a study of the base and one adapted checkpoint, and rate every sheet of it."""
+    folder, key = result.parent / f"sheets-{system}", result.parent / f"key-{system}.json"
+    made = export_study(options(result, systems=("base", system), folder=folder, key=key), console)
+    for sheet in made.sheets:
+        rate(sheet, losses)
+    return list(made.sheets), key
 
 
 def human(result: Path) -> dict[tuple[str, str], Any]:
@@ -82,42 +101,120 @@ def human(result: Path) -> dict[tuple[str, str], Any]:
     return {(each.subject, each.metric): each for each in comparison.measurements if each.area == "human"}
 
 
-def test_whole_study_reaches_the_result(result: Path, console: Console) -> None:
+def test_whole_study_reaches_the_result_and_its_report(result: Path, console: Console) -> None:
     sheets, key = played(result, console, "lora", losses=3)
-    blind.score(sheets, key, result, console)
+    study = score_study_files(sheets, key, result, console)
     found = human(result)
-    assert set(found) == {("lora", "win_rate"), ("lora", "accuracy_rating")}
-    rate, accuracy = found["lora", "win_rate"], found["lora", "accuracy_rating"]
-    assert (rate.adapted.value, rate.adapted.n, rate.base, rate.delta) == (0.75, 12, None, None)
-    assert (rate.task, rate.unit, rate.direction, rate.reference) == ("support", "fraction", "higher", "base")
+    assert {("lora", "win_rate"), ("lora", "accuracy_rating")} <= set(found)
+    rate_of_wins, accuracy = found["lora", "win_rate"], found["lora", "accuracy_rating"]
+    assert (rate_of_wins.adapted.value, rate_of_wins.adapted.n, rate_of_wins.reference) == (0.75, 12, "base")
     assert (accuracy.base.value, accuracy.adapted.value, accuracy.delta.value) == (3, 4, 1)
     comparison = Comparison.model_validate_json(result.read_text())
     assert comparison.human is not None
-    (study,) = comparison.human["studies"]
-    assert (study["subject"], study["votes"]["wins"], study["raters"]) == ("lora", 18, ["rater-1", "rater-2"])
+    assert comparison.human.studies == [study]
     assert comparison.missing == []
-    assert isinstance(console.file, io.StringIO)
-    assert "lora: win rate 0.750" in console.file.getvalue()
+    assert "lora against base: win rate 0.750" in shown(console)
+    assert "lora" in (result.parent / "report.html").read_text()
     assert not [path for path in result.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_scoring_again_replaces_only_the_own_subject(result: Path, console: Console) -> None:
+def test_scoring_again_replaces_only_the_own_study(result: Path, console: Console) -> None:
     first = played(result, console, "lora", losses=3)
-    blind.score(*first, result, console)
-    blind.score(*played(result, console, "full", losses=6), result, console)
-    once = result.read_text()
+    score_study_files(*first, result, console)
+    score_study_files(*played(result, console, "full", losses=6), result, console)
     assert human(result)["lora", "win_rate"].adapted.value == 0.75
-    assert human(result)["full", "win_rate"].adapted.value == 0.5
-    blind.score(*first, result, console)
-    assert sorted(result.read_text()) == sorted(once)
-    assert len(human(result)) == 4
+    assert human(result)["full", "win_rate"].adapted.value == pytest.approx(0.5)
+    once = human(result)
+    score_study_files(*first, result, console)
+    assert human(result) == once
+    comparison = Comparison.model_validate_json(result.read_text())
+    assert comparison.human is not None
+    assert [study.systems for study in comparison.human.studies] == [["base", "full"], ["base", "lora"]]
 
 
 def test_absent_raters_are_told(result: Path, console: Console) -> None:
     sheets, key = played(result, console, "lora", losses=0)
-    blind.score(sheets[:1], key, result, console)
-    assert isinstance(console.file, io.StringIO)
-    assert "no sheet from rater-2" in console.file.getvalue()
+    score_study_files(sheets[:1], key, result, console)
+    assert "no sheet from rater-2" in shown(console)
+
+
+def test_every_rater_gets_every_format_and_any_mixture_is_scored(result: Path, console: Console) -> None:
+    formats = ("html", "xlsx", "csv", "label-studio")
+    made = export_study(options(result, formats=formats), console)
+    folder = result.parent.parent / "run-sheets"
+    assert {path.name for path in made.sheets} == {
+        f"rater-{number}{suffix}" for number in (1, 2) for suffix in (".html", ".xlsx", ".csv", ".label-studio.json")
+    }
+    companions = {path.name for path in folder.iterdir()} - {path.name for path in made.sheets}
+    assert companions == {"sheets.instructions.txt", "sheets.label-studio.xml"}
+    assert len({path.stat().st_mtime_ns for path in folder.iterdir()}) == 1
+    assert made.key == result.parent.parent / "run-key" / "key.json"
+    assert made.key.stat().st_mode & 0o777 == 0o600
+    rate(folder / "rater-1.csv")
+    with pytest.raises(DataError, match=r"rater-2|filled"):
+        score_study_files([folder / "rater-1.csv", folder / "rater-2.xlsx"], made.key, result, console)
+    with pytest.raises(DataError, match="this is a folder"):
+        score_study_files([folder], made.key, result, console)
+
+
+def test_an_older_study_is_never_written_over(result: Path, console: Console) -> None:
+    made = export_study(options(result), console)
+    before = {path: path.read_bytes() for path in (*made.sheets, made.key)}
+    with pytest.raises(OutputError, match="older study"):
+        export_study(options(result), console)
+    with pytest.raises(OutputError, match="older study"):
+        export_study(options(result, key=result.parent / "other.json"), console)
+    with pytest.raises(UsageError, match="folder of the sheets"):
+        export_study(options(result, folder=result.parent / "s", key=result.parent / "s" / "k" / "key.json"), console)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_study_that_cannot_be_written_leaves_nothing(
+    result: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(result.parent.parent.rglob("*"))
+
+    def full(source: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match="disk is full"):
+        export_study(options(result), console)
+    left = [path for path in sorted(result.parent.parent.rglob("*")) if path.is_file()]
+    assert left == [path for path in before if path.is_file()]
+
+
+def test_the_registered_plan_goes_with_the_study(result: Path, console: Console, tmp_path: Path) -> None:
+    wanted = PlanOptions(
+        effect=0.9, items=None, ties=0.0, raters=2, votes_per_item=2, correlation=1.0, alpha=0.05, power=0.8,
+        min_checks_passed=0.5, min_repeat_consistency=None, language="en",
+    )  # fmt: skip
+    plan = plan_a_study(wanted, console, out=tmp_path / "plan.json")
+    assert plan is not None
+    made = export_study(options(result, items=None, raters=None, plan=tmp_path / "plan.json"), console)
+    assert made.study.key.plan == plan
+    assert len(made.study.key.items) == min(plan.items, 12)
+    for sheet in made.sheets:
+        rate(sheet)
+    study = score_study_files(made.sheets, made.key, result, console)
+    assert study.plan == plan.hash
+    with pytest.raises(OutputError):
+        plan_a_study(wanted, console, out=tmp_path / "plan.json")
+
+
+def test_a_plan_asks_for_an_effect_or_items(console: Console, tmp_path: Path) -> None:
+    neither = PlanOptions(
+        effect=None, items=None, ties=0.0, raters=3, votes_per_item=3, correlation=1.0, alpha=0.05, power=0.8,
+        min_checks_passed=None, min_repeat_consistency=None, language="en",
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="nothing to plan"):
+        plan_a_study(neither, console)
+    for_items = dataclasses.replace(neither, items=60)
+    assert plan_a_study(for_items, console) is None
+    assert "60 items find a win rate of 0.69" in shown(console)
+    with pytest.raises(UsageError, match="names the effect"):
+        plan_a_study(for_items, console, out=tmp_path / "plan.json")
+    assert not (tmp_path / "plan.json").exists()
 
 
 @pytest.mark.parametrize("part", ["content_hash", "fingerprint"])
@@ -127,8 +224,8 @@ def test_key_of_another_result_is_refused_and_nothing_written(result: Path, cons
     place = content["tasks"][0] if part == "fingerprint" else content["checkpoints"][0]
     place[part] = "other"
     result.write_text(json.dumps(content))
-    with pytest.raises(InvalidComparison, match="other checkpoints or tasks") as caught:
-        blind.score(sheets, key, result, console)
+    with pytest.raises(InvalidComparison, match="another result") as caught:
+        score_study_files(sheets, key, result, console)
     assert caught.value.exit_code == 3
     assert json.loads(result.read_text()) == content
 
@@ -136,9 +233,9 @@ def test_key_of_another_result_is_refused_and_nothing_written(result: Path, cons
 def test_wrong_sheets_leave_the_result_untouched(result: Path, console: Console) -> None:
     sheets, key = played(result, console, "lora", losses=0)
     before = result.read_bytes()
-    sheets[0].write_text(sheets[0].read_text().replace(",4,", ",9,", 1))
-    with pytest.raises(DataError, match="'9'"):
-        blind.score(sheets, key, result, console)
+    rate(sheets[0], rating="9")
+    with pytest.raises(DataError, match="9"):
+        score_study_files(sheets, key, result, console)
     assert result.read_bytes() == before
 
 
@@ -157,6 +254,6 @@ def test_failed_writing_leaves_the_old_result(result: Path, console: Console, mo
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match="disk is full"):
-        blind.score(sheets, key, result, console)
+        score_study_files(sheets, key, result, console)
     assert {path.name: path.read_bytes() for path in result.parent.glob("*.json")} == before
     assert not [path for path in result.parent.iterdir() if path.name.startswith(".")]

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from lorascope.errors import ConfigError, DataError, EvaluationError, InvalidComparison, OutputError
-from lorascope.workflows.gate import run_gate
+from lorascope.errors import ConfigError, DataError, EvaluationError, InvalidComparison, OutputError, UsageError
+from lorascope.workflows.gate import GateFiles, calibrate_policy, explain_policy, run_gate
 
 
 def checkpoint(name: str, content_hash: str) -> dict[str, Any]:
@@ -77,20 +77,37 @@ def test_exit_code_and_table(
 ) -> None:
     result = save(tmp_path / "run", document(*delta))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert run_gate(result, gates, None, console) == code
+    assert run_gate(result, gates, None, console).exit_code == code
     assert "lora[1]:support.accuracy" in shown(console)
     assert f"gates.toml: {'failed' if code else 'passed'}" in shown(console)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_summary_and_junit_are_written_on_demand(tmp_path: Path, gates: Path, console: Console) -> None:
+def test_outputs_are_written_on_demand(tmp_path: Path, gates: Path, console: Console) -> None:
     result = save(tmp_path / "run", document(*FAILING))
-    summary, junit = tmp_path / "summary.md", tmp_path / "junit.xml"
-    run_gate(result, gates, None, console, summary=summary, junit_path=junit)
-    assert "| FAIL | fail |" in summary.read_text()
-    assert fromstring(junit.read_text())[0].get("failures") == "1"
+    files = GateFiles(
+        json=tmp_path / "g.json", summary=tmp_path / "g.md", junit=tmp_path / "g.xml", openmetrics=tmp_path / "g.txt"
+    )
+    done = run_gate(result, gates, None, console, files=files)
+    assert "| FAIL | fail |" in (tmp_path / "g.md").read_text()
+    assert fromstring((tmp_path / "g.xml").read_text())[0].get("failures") == "1"
+    assert json.loads((tmp_path / "g.json").read_text())["exit_code"] == 1
+    assert (tmp_path / "g.txt").read_text().endswith("# EOF\n")
+    assert done.annotations.startswith(f"::error file={gates},line=2,title=FAIL lora[1]%3Asupport.accuracy::")
     with pytest.raises(OutputError, match="cannot be written"):
-        run_gate(result, gates, None, console, summary=tmp_path / "none" / "summary.md")
+        run_gate(result, gates, None, console, files=GateFiles(summary=tmp_path / "none" / "g.md"))
+
+
+def test_githubs_own_summary_is_appended_to(
+    tmp_path: Path, gates: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, summary = save(tmp_path / "run", document(*FAILING)), tmp_path / "summary.md"
+    summary.write_text("what an earlier command said\n")
+    run_gate(result, gates, None, console, files=GateFiles(summary=summary))
+    assert "earlier" not in summary.read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    run_gate(result, gates, None, console, files=GateFiles(summary=summary))
+    assert summary.read_text().count("### gates.toml: failed") == 2
 
 
 OLD = [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0] * 4
@@ -103,7 +120,7 @@ def test_baseline_of_the_policy_lies_beside_it(tmp_path: Path, gates: Path, cons
     content["measurements"][0]["adapted"]["value"] = 0.8
     result = save(tmp_path / "run", content, NEW)
     save(tmp_path / "old", document(*PASSING, "h2"), OLD)
-    assert run_gate(result, gates, None, console) == 0
+    assert run_gate(result, gates, None, console).exit_code == 0
     assert "against the baseline's lora[1]" in shown(console)
     assert "+0.1 " in shown(console)
 
@@ -116,7 +133,7 @@ def test_named_baseline_goes_first(tmp_path: Path, gates: Path, console: Console
     old = save(tmp_path / "old", document(*PASSING, "h2"), OLD)
     with pytest.raises(DataError, match="baseline does not exist"):
         run_gate(result, gates, None, console)
-    assert run_gate(result, gates, old, console) == 0
+    assert run_gate(result, gates, old, console).exit_code == 0
 
 
 def test_baselines_that_cannot_be_compared(tmp_path: Path, gates: Path, console: Console) -> None:
@@ -132,8 +149,9 @@ def test_baselines_that_cannot_be_compared(tmp_path: Path, gates: Path, console:
         run_gate(result, gates, beside, console)
     other = document(*PASSING)
     other["tasks"][0]["fingerprint"] = "g"
-    with pytest.raises(InvalidComparison, match="fingerprint"):
-        run_gate(result, gates, save(tmp_path / "c", other, OLD), console)
+    done = run_gate(result, gates, save(tmp_path / "c", other, OLD), console)
+    assert (done.exit_code, [row.outcome for row in done.report.rows]) == (3, ["INVALID"])
+    assert "fingerprint g there, f here" in done.report.rows[0].evidence
     damaged = save(tmp_path / "d", document(*PASSING), OLD)
     (tmp_path / "d" / "samples.parquet").write_bytes(b"PAR1")
     with pytest.raises(InvalidComparison, match="samples cannot be read"):
@@ -173,3 +191,25 @@ def test_wrong_policies_name_file_and_line(tmp_path: Path, gates: Path, console:
     assert "line 4: unknown key 'max_fall'" in caught.value.problem
     with pytest.raises(ConfigError, match="cannot be read"):
         run_gate(result, tmp_path / "none.toml", None, console)
+
+
+def test_a_policy_is_explained_with_and_without_a_result(tmp_path: Path, gates: Path, console: Console) -> None:
+    explain_policy(gates, console)
+    assert "max_drop" in shown(console)
+    explain_policy(gates, console, result_path=save(tmp_path / "run", document(*PASSING)))
+    assert "lora[1]:support.accuracy" in shown(console)
+    with pytest.raises(UsageError, match="baseline alone"):
+        explain_policy(gates, console, baseline_path=gates)
+
+
+def test_a_calibration_is_printed_and_written(tmp_path: Path, gates: Path, console: Console) -> None:
+    content = document(*PASSING)
+    content["measurements"][0]["adapted"]["value"] = 0.7
+    result = save(tmp_path / "run", content, OLD)
+    samples = pyarrow.parquet.read_table(result.parent / "samples.parquet")
+    samples = samples.append_column("accuracy_base", pyarrow.array(NEW))
+    pyarrow.parquet.write_table(samples, result.parent / "samples.parquet")
+    out = tmp_path / "rates.json"
+    calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0, json_path=out)
+    assert json.loads(out.read_text())["policy"] == "gates.toml"
+    assert "lora[1]:support.accuracy" in shown(console)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorascope.schema.comparison import Delta
 from lorascope.schema.sweep import SeedValue, SweepMeasure, SweepPoint, SweepRun, SweepValue
+from lorascope.schema.values import Delta
 from lorascope.workflows.sweep_report import backward_transfer
 from lorascope.workflows.sweep_statistics import advise, cost_order, difference, front, over_seeds
 

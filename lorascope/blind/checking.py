@@ -1,0 +1,224 @@
+"""Filled sheets against the key: every problem is found and said at once, before anything is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lorascope.blind.edited_texts import edited_texts
+from lorascope.blind.filled_values import is_date, misread_overall, misread_rating, parse_rating, quoted, shown
+from lorascope.blind.key import KeyRow, StudyKey
+from lorascope.blind.rows import OVERALL, RATINGS, FilledRow, FilledSheet
+from lorascope.blind.votes import Vote
+from lorascope.errors import DataError
+
+_LISTED = 20
+_FEW = 3
+_AS_RETURNED = "give the sheets as the raters returned them"
+_OTHER_STUDY = "score each study with the key written with it"
+_CHANGED_KEY = "score with the key as the export wrote it"
+_ONE_SHEET = "give one sheet of each rater, with that rater's rows alone"
+_IDS = "restore the id column from the sheet as it was exported"
+_DATES = "format rating cells as text, then enter the rating again"
+_VALUES = "correct the cells in the rater's sheet"
+_COMPLETE = "have the open rows rated, or score without them with --allow-partial"
+_FRESH = (
+    "take the ratings over into a fresh copy of the sheet: spreadsheets rewrite texts that look like dates, numbers "
+    "or formulas, and cut long ones"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSheets:
+    """The votes of sheets in which everything was in order.
+
+    ``sheets`` gives each present rater's file name and ``open_rows`` how many of a rater's rows have no choice (only
+    where such rows were allowed; raters without any are not in it). ``unverified`` counts rows whose format carries
+    no texts, so that an edit could not have been found.
+    """
+
+    votes: tuple[Vote, ...]
+    sheets: Mapping[str, str]
+    open_rows: Mapping[str, int]
+    unverified: int
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """One sheet while it is checked: its rater, that rater's rows, each once, and what is wrong with a remedy each."""
+
+    name: str
+    rater: str | None = None
+    rows: dict[str, FilledRow] = field(default_factory=dict)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def refuse(self, problem: str, remedy: str, row: FilledRow | None = None) -> None:
+        """Note what is wrong with the sheet, or with one of its rows."""
+        place = self.name if row is None else shown(row.place)
+        whose = f" ({self.rater})" if self.rater else ""
+        self.problems.append((f"{place}{whose}: {problem}", remedy))
+
+
+def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial: bool = False) -> CheckedSheets:
+    """Compare the sheets with the key and unblind their rows.
+
+    A rater without a sheet is no problem here. ``allow_partial`` leaves a rater's open rows (without an overall choice,
+    or missing) out instead of refusing the sheet; a sheet in which nothing is filled in then counts as not given.
+
+    One DataError lists what is wrong in all sheets, at most 20 lines, by sheet, row and rater: rows of another study
+    or a changed key, unknown and doubled rows, rows of another rater, two sheets of one rater, missing and open rows,
+    choices and ratings that are none, texts that are not those shown. Time and memory grow with the rows alone.
+    """
+    if not sheets:
+        raise DataError("no sheet was given", remedy=_AS_RETURNED)
+    known = {row.id: row for row in key.rows}
+    expected: dict[str, list[str]] = {}
+    for row in key.rows:
+        expected.setdefault(row.rater, []).append(row.id)
+    commitment = key.commitment
+    checked = [_own_rows(sheet, known, commitment) for sheet in sheets]
+    _one_sheet_each(checked)
+    votes: list[Vote] = []
+    files: dict[str, str] = {}
+    open_rows: dict[str, int] = {}
+    for each in checked:
+        found = _votes(each, known)
+        if each.rater is not None:
+            left_open = _open_rows(each, expected[each.rater], allow_partial)
+            if found:
+                files[each.rater] = each.name
+                open_rows |= {each.rater: left_open} if left_open else {}
+        votes += found
+    _check_texts(checked, known, key.salt)
+    _raise_all(checked)
+    if not votes:
+        raise DataError("no sheet is filled in", remedy="give the sheets after they were rated")
+    unverified = sum(row.texts is None for each in checked for row in each.rows.values())
+    return CheckedSheets(tuple(votes), files, open_rows, unverified)
+
+
+def _own_rows(sheet: FilledSheet, known: Mapping[str, KeyRow], commitment: str) -> _Sheet:
+    """The rows that belong to the study and to the sheet's rater, each once."""
+    found = _Sheet(shown(sheet.name))
+    own = [row for row in sheet.rows if row.commitment == commitment]
+    foreign = [row for row in sheet.rows if row.commitment != commitment]
+    if not sheet.rows:
+        found.refuse("the sheet has no rows", _AS_RETURNED)
+    elif not own and any(row.id in known for row in foreign):
+        problem = "the rows are this key's, but the study's mark is not: the key was changed after the export"
+        found.refuse(problem, _CHANGED_KEY)
+    elif not own:
+        found.refuse("the sheet belongs to another study than the key", _OTHER_STUDY)
+    elif foreign:
+        problem = f"{_count(len(foreign), 'row')} without this study's mark ({_places(foreign)}): sheets were mixed, "
+        found.refuse(f"{problem}or the study column was edited", _OTHER_STUDY)
+    _sort_out(found, own, known)
+    return found
+
+
+def _sort_out(sheet: _Sheet, rows: Sequence[FilledRow], known: Mapping[str, KeyRow]) -> None:
+    """Whose sheet it is, by most of its ids, and which rows cannot be used."""
+    owners = Counter(known[row.id].rater for row in rows if row.id in known)
+    sheet.rater = owners.most_common(1)[0][0] if owners else None
+    strangers: dict[str, list[FilledRow]] = {}
+    for row in rows:
+        owner = known[row.id].rater if row.id in known else None
+        if owner is None:
+            sheet.refuse(f"the study has no row {quoted(row.id)}" if row.id else "the row has no id", _IDS, row)
+        elif row.id in sheet.rows:
+            first = shown(sheet.rows[row.id].place)
+            sheet.refuse(f"row {row.id} stands twice in the sheet, first in {first}", _IDS, row)
+        elif owner != sheet.rater:
+            strangers.setdefault(owner, []).append(row)
+        else:
+            sheet.rows[row.id] = row
+            if row.rater and row.rater != owner:
+                sheet.refuse(f"the rater column says {quoted(row.rater)}, but row {row.id} is {owner}'s", _IDS, row)
+    for owner, found in strangers.items():
+        sheet.refuse(f"{_count(len(found), 'row')} of {owner} in this sheet ({_places(found)})", _ONE_SHEET)
+
+
+def _one_sheet_each(sheets: Iterable[_Sheet]) -> None:
+    """A second sheet is refused as a whole, and not looked into: it would repeat what is said of the first."""
+    first: dict[str, _Sheet] = {}
+    for sheet in sheets:
+        if sheet.rater is None or (other := first.setdefault(sheet.rater, sheet)) is sheet:
+            continue
+        how = "with the same choices" if _choices(sheet) == _choices(other) else "with other choices"
+        sheet.problems.clear()
+        sheet.refuse(f"a second sheet of this rater, {how}; the first is {other.name}", _ONE_SHEET)
+        sheet.rater = None
+        sheet.rows = {}
+
+
+def _choices(sheet: _Sheet) -> dict[str, tuple[str, ...]]:
+    return {name: (row.overall, *(row.ratings.get(cell, "") for cell in RATINGS)) for name, row in sheet.rows.items()}
+
+
+def _votes(sheet: _Sheet, known: Mapping[str, KeyRow]) -> list[Vote]:
+    """Rows with a choice, unblinded. Ratings of open rows are checked too: they will be needed."""
+    votes = []
+    for row in sheet.rows.values():
+        if row.overall and row.overall not in OVERALL:
+            sheet.refuse(misread_overall(row.overall), _VALUES, row)
+        ratings = {}
+        for name in RATINGS:
+            text = row.ratings.get(name, "")
+            rating = parse_rating(text)
+            if rating is not None:
+                ratings[name] = rating
+            elif text:
+                sheet.refuse(f"{name} {misread_rating(text)}", _DATES if is_date(text) else _VALUES, row)
+        if row.overall in OVERALL:
+            votes.append(Vote(known[row.id], row.overall, ratings))
+    return votes
+
+
+def _open_rows(sheet: _Sheet, expected: Sequence[str], allow_partial: bool) -> int:
+    """How many of the rater's rows are open or missing; a problem unless they are allowed."""
+    missing = [name for name in expected if name not in sheet.rows]
+    empty = [row for row in sheet.rows.values() if not row.overall]
+    untouched = len(empty) == len(sheet.rows) and not any(any(row.ratings.values()) for row in empty)
+    if not allow_partial and missing:
+        sheet.refuse(f"{len(missing)} of {len(expected)} rows are missing ({_few(missing)})", _COMPLETE)
+    if not allow_partial and empty:
+        problem = f"overall is empty in {_count(len(empty), 'row')} ({_places(empty)})"
+        sheet.refuse("the sheet is not filled in" if untouched else problem, _COMPLETE)
+    return len(missing) + len(empty)
+
+
+def _check_texts(sheets: Iterable[_Sheet], known: Mapping[str, KeyRow], salt: str) -> None:
+    owners = {name: sheet for sheet in sheets for name in sheet.rows}
+    wrong = edited_texts((sheet.rows[name] for name, sheet in owners.items()), known, salt)
+    for name, problem in wrong.items():
+        owners[name].refuse(problem, _FRESH, owners[name].rows[name])
+
+
+def _raise_all(sheets: Iterable[_Sheet]) -> None:
+    """One error for all. Every sheet's first problem comes before any sheet's later ones, so that none is hidden."""
+    ranked = sorted(
+        (rank, number, *problem) for number, each in enumerate(sheets) for rank, problem in enumerate(each.problems)
+    )
+    if not ranked:
+        return
+    chosen = sorted(ranked[:_LISTED], key=lambda each: (each[1], each[0]))
+    lines = [f"  - {problem}" for _, _, problem, _ in chosen]
+    if len(ranked) > len(chosen):
+        lines.append(f"  … and {len(ranked) - len(chosen)} more")
+    remedies = dict.fromkeys(remedy for *_, remedy in ranked)
+    head = f"the sheets cannot be scored: {_count(len(ranked), 'problem')}"
+    raise DataError("\n".join([head, *lines]), remedy="; ".join(remedies))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
+
+
+def _places(rows: Sequence[FilledRow]) -> str:
+    """The first rows' places, without the sheet's name that stands before them."""
+    return _few([shown(row.place).rpartition(", ")[2] for row in rows[: _FEW + 1]])

@@ -1,0 +1,69 @@
+"""Reading a filled sheet in whichever format it comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lorascope.blind.formats.csv_sheet import read_csv
+from lorascope.blind.formats.html_sheet import read_html_answers
+from lorascope.blind.formats.label_studio import read_label_studio
+from lorascope.blind.formats.xlsx_reading import is_archive, read_xlsx
+from lorascope.blind.rows import FilledSheet
+from lorascope.errors import DataError
+
+LARGEST_FILE = 64 * 2**20
+_FORMATS_READ = "give the ratings that the HTML sheet saved (JSON), an XLSX or CSV sheet, or Label Studio's JSON export"
+
+
+def read_sheet(path: Path) -> FilledSheet:
+    """A rater's filled sheet; the content tells the format, whatever the file is called.
+
+    Rows come back as they stand there: whether they belong to a study and are complete is for the check against its
+    key. DataError, with file and row, for what is no sheet or cannot be read as one.
+    """
+    content = _content(path)
+    if is_archive(content):
+        return read_xlsx(content, path.name)
+    start = content[:2048].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith((b"{", b"[")):
+        return _read_json(content, path)
+    if start.lower().startswith((b"<!doctype html", b"<html")):
+        remedy = "open the page, load or enter the ratings, press 'Save ratings' and give the JSON file that it saves"
+        raise DataError("this is a rating page, which holds no ratings", where=path.name, remedy=remedy)
+    if start.startswith((b"<?xml", b"<", b"%PDF", b"PAR1")):
+        raise DataError("this is no rating sheet", where=path.name, remedy=_FORMATS_READ)
+    return read_csv(content, path.name)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            problem = f"the file has {size // 2**20:,} MiB, more than any rating sheet needs"
+            raise DataError(problem, where=path.name, remedy=_FORMATS_READ)
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the sheet cannot be read: {error.strerror}", where=str(path)) from error
+    if not content.strip():
+        raise DataError("the sheet is empty", where=path.name, remedy="give the sheet that the rater filled in")
+    return content
+
+
+def _read_json(content: bytes, path: Path) -> FilledSheet:
+    try:
+        parsed: Any = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        problem = f"the file is not valid JSON: {error}"
+        raise DataError(problem, where=path.name, remedy="give the file as it was saved") from error
+    if isinstance(parsed, list):
+        return read_label_studio(parsed, path.name)
+    if "salt" in parsed:
+        remedy = "give the key with --key, and the raters' sheets here"
+        raise DataError("this is a study's key, not a rater's sheet", where=path.name, remedy=remedy)
+    if "format" in parsed:
+        return read_html_answers(path)
+    if "data" in parsed:
+        return read_label_studio([parsed], path.name)
+    raise DataError("this JSON file is no rating sheet", where=path.name, remedy=_FORMATS_READ)

@@ -1,0 +1,179 @@
+"""Reading a workbook back, as a spreadsheet program has saved it."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from openpyxl.cell.text import Text
+from openpyxl.reader.excel import ExcelReader
+from openpyxl.utils import get_column_letter
+from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
+from openpyxl.xml.functions import iterparse
+
+from lorascope.blind.formats.table import Header, filled_row, known_columns, read_header
+from lorascope.blind.formats.xlsx_sheet import RATINGS_TAB
+from lorascope.blind.formats.xlsx_text import unescaped
+from lorascope.blind.rows import RATINGS, FilledRow, FilledSheet
+from lorascope.errors import DataError
+
+LARGEST_UNPACKED = 256 * 2**20
+_SAVE_AS = "open it in a spreadsheet program, save it as XLSX, and give that file"
+_LAST_HEADING_ROW = 10
+_OLE = b"\xd0\xcf\x11\xe0"
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What openpyxl lets through when a part is missing, is no XML or has values out of range."""
+
+
+class _Reader(ExcelReader):
+    """openpyxl's reader without its own unescaping of strings, which takes every literal ``x005F_`` out of them.
+
+    It keeps formulas as such, so they can be told from values.
+    """
+
+    def read_strings(self) -> None:
+        """Read the strings that cells share, as they stand in the file."""
+        for part in self.package.Override:
+            if part.ContentType != SHARED_STRINGS:
+                continue
+            with self.archive.open(part.PartName.removeprefix("/")) as source:
+                for _, node in iterparse(source):
+                    if node.tag == f"{{{SHEET_MAIN_NS}}}si":
+                        text = Text.from_tree(node)
+                        self.shared_strings.append(text.content if text else "")
+                        node.clear()
+
+
+def is_archive(content: bytes) -> bool:
+    """Whether the content is a workbook's archive or one of the older and locked forms that are refused by name."""
+    return content.startswith((b"PK\x03\x04", b"PK\x05\x06", _OLE))
+
+
+def read_xlsx(content: bytes, name: str) -> FilledSheet:
+    """A filled workbook; macros, links to other files and other tabs are left alone.
+
+    Numbers in the rater's cells come back as digits; a date says that it is one; a formula for a rating is a DataError,
+    as are an encrypted workbook, OpenDocument, the older binary forms and an archive that unpacks to an unlikely size.
+    """
+    _refuse_others(content, name)
+    header: Header | None = None
+    rows: list[FilledRow] = []
+    for number, cells in _cells(content, name):
+        texts = [_text(value) for value, _ in cells]
+        if header is None:
+            header = read_header(texts, name)
+        else:
+            _refuse_formulas(header, cells, f"{name}, row {number}")
+            rows.append(filled_row(header, texts, f"{name}, row {number}"))
+    if header is None:
+        raise DataError("the workbook is empty", where=name, remedy="give the sheet that the rater filled in")
+    return FilledSheet(name, tuple(rows))
+
+
+def _refuse_others(content: bytes, name: str) -> None:
+    if content.startswith(_OLE):
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            remedy = "remove the password (in Excel: File, Info, Protect Workbook) and save it again"
+            raise DataError("the workbook is encrypted with a password", where=name, remedy=remedy)
+        raise DataError("this is an old binary workbook (.xls), which is not read", where=name, remedy=_SAVE_AS)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            _refuse_archive(archive, name)
+    except _DAMAGED as error:
+        raise _damaged(name, error) from error
+
+
+def _refuse_archive(archive: zipfile.ZipFile, name: str) -> None:
+    parts = {entry.filename: entry for entry in archive.infolist()}
+    kind = None
+    if "mimetype" in parts and "content.xml" in parts:
+        kind = "an OpenDocument sheet (.ods)"
+    elif "xl/workbook.bin" in parts:
+        kind = "a binary workbook (.xlsb)"
+    elif not any(part.startswith("xl/") for part in parts):
+        kind = "an archive, but no Excel workbook"
+    if kind is not None:
+        raise DataError(f"this is {kind}, which is not read", where=name, remedy=_SAVE_AS)
+    size = sum(entry.file_size for entry in archive.infolist())
+    if size > LARGEST_UNPACKED:
+        problem = f"the workbook unpacks to {size // 2**20:,} MiB, more than any rating sheet needs"
+        raise DataError(problem, where=name, remedy="give the sheet that the rater filled in")
+    for part, entry in parts.items():
+        # A workbook has no document type; one that has could define entities that grow without end.
+        if part.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.open(entry).read(4096).upper():
+            raise DataError("the workbook has a part with a document type", where=f"{name}, {part}", remedy=_SAVE_AS)
+
+
+def _cells(content: bytes, name: str) -> list[tuple[int, list[tuple[Any, str]]]]:
+    """Rows of the tab with the ratings that hold anything, hidden ones too: number, and value and type of each cell."""
+    try:
+        with warnings.catch_warnings():
+            # openpyxl warns of what it does not carry over on saving, and nothing is saved here.
+            warnings.simplefilter("ignore")
+            reader = _Reader(io.BytesIO(content), read_only=True, keep_links=False)
+            reader.read()
+            return [
+                (number, [(cell.value, cell.data_type) for cell in row])
+                for number, row in enumerate(_tab_with_ratings(reader.wb).iter_rows(), start=1)
+                if any(_text(cell.value).strip() for cell in row)
+            ]
+    except _DAMAGED as error:
+        raise _damaged(name, error) from error
+
+
+def _tab_with_ratings(book: Any) -> Any:
+    """The tab of that name, or the first one whose first row has the headings: a CSV sheet saved as a workbook."""
+    tabs = [tab for tab in book.worksheets if tab.title == RATINGS_TAB] + list(book.worksheets)
+    for tab in tabs:
+        tab.reset_dimensions()  # what the file says of its own size may be wrong
+        rows = ([_text(cell.value) for cell in row] for row in tab.iter_rows(max_row=_LAST_HEADING_ROW))
+        if known_columns(next(filter(any, rows), [])):
+            return tab
+    return tabs[0]
+
+
+def _refuse_formulas(header: Header, cells: Sequence[tuple[Any, str]], place: str) -> None:
+    for column in ("overall", *RATINGS):
+        position = header.places.get(column, len(cells))
+        if position < len(cells) and cells[position][1] == "f":
+            problem = f"{column} (column {get_column_letter(position + 1)}) is a formula, not a rating"
+            raise DataError(problem, where=place, remedy="put the rating itself into the cell")
+
+
+def _text(value: Any) -> str:
+    """A cell's value as text: whole numbers as digits, dates and times named as such."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime.datetime):
+        midnight = value.time() == datetime.time()
+        return f"a date: {value.date().isoformat() if midnight else value.isoformat(sep=' ')}"
+    if isinstance(value, datetime.time | datetime.timedelta):
+        return f"a time: {value}"
+    return unescaped(str(value))
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    problem = f"the workbook is damaged and cannot be read ({type(error).__name__})"
+    return DataError(problem, where=name, remedy=_SAVE_AS)

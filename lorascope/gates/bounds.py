@@ -1,0 +1,91 @@
+"""One-sided bounds of a paired difference, from the item statistics of both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from scipy import special
+
+from lorascope.gates.judging import Reading
+from lorascope.measures.core import FloatArray, Scored, mean_of_items
+from lorascope.measures.intervals import FEW_UNITS, newcombe_paired
+from lorascope.measures.resampling import Units
+from lorascope.measures.significance import mcnemar
+from lorascope.measures.statistics import paired
+
+RESAMPLES = 2_000
+_SEED = 0
+Groups = Sequence[Hashable | None]
+
+
+def paired_difference(before: Scored, after: Scored, groups: Groups | None, confidence: float, source: str) -> Reading:
+    """After minus before, item ``i`` of one being item ``i`` of the other; ``groups`` vary as wholes.
+
+    Each bound holds by itself at ``confidence``; ``p_value`` is two-sided:
+
+    - shares of right items without groups: Newcombe's paired score interval, whose error stays below the nominal one
+      also where few answers changed, and the exact McNemar test;
+    - other means: Student's t on the differences, on those summed by group where there are groups; with fewer than
+      ten units that changed, their number less one gives the degrees of freedom;
+    - sums of a corpus: the paired bootstrap of :func:`lorascope.measures.statistics.paired`, seed fixed.
+
+    A difference that is the same in every unit has bounds without width, and one unit none at all. The items' order
+    must be fixed by the caller where resamples are to be the same.
+    """
+    units = Units.of(before.n, groups)
+    if before.measure.aggregate is not mean_of_items or not _same_weights(before, after):
+        return _of_sums(before, after, groups, confidence, source)
+    kept = before.statistics[:, 1] > 0
+    differences = np.stack([(after.statistics - before.statistics)[:, 0], before.statistics[:, 1]], axis=1)
+    value = float(differences[:, 0].sum() / differences[:, 1].sum())
+    n = int(kept.sum())
+    if units.of_item is None:
+        differences = differences[kept]
+    sums = units.sums(differences) if units.of_item is not None else differences
+    sums = sums[sums[:, 1] > 0]
+    if len(sums) < 2:
+        return Reading(value, None, None, n, source)
+    residuals = sums[:, 0] - value * sums[:, 1]
+    if not np.abs(residuals).max() > 1e-12:
+        return Reading(value, value, value, n, source)
+    if units.of_item is None and before.measure.proportion and after.measure.proportion:
+        return _of_shares(before.statistics[kept, 0], after.statistics[kept, 0], value, confidence, source)
+    error, freedom = _standard_error(residuals, sums)
+    half = float(special.stdtrit(freedom, confidence)) * error
+    p_value = 2 * float(special.stdtr(freedom, -abs(value) / error))
+    clustered = f", {len(sums):,} groups" if units.of_item is not None else ""
+    return Reading(value, value - half, value + half, n, f"{source}{clustered}", p_value=p_value)
+
+
+def _same_weights(before: Scored, after: Scored) -> bool:
+    """Whether both are plain means, over the same items."""
+    weights = before.statistics[:, 1], after.statistics[:, 1]
+    return bool(np.array_equal(*weights) and np.isin(weights[0], (0.0, 1.0)).all())
+
+
+def _of_shares(before: FloatArray, after: FloatArray, value: float, confidence: float, source: str) -> Reading:
+    was, now = before > 0, after > 0
+    both, broken, fixed, neither = (int(each.sum()) for each in (was & now, was & ~now, ~was & now, ~was & ~now))
+    low, high = newcombe_paired(both, broken, fixed, neither, confidence=2 * confidence - 1)
+    return Reading(value, low, high, len(was), source, p_value=mcnemar(broken, fixed))
+
+
+def _standard_error(residuals: FloatArray, sums: FloatArray) -> tuple[float, int]:
+    """Standard error of a ratio of sums over units, and the degrees of freedom of its Student's t."""
+    count = len(sums)
+    changed = int(np.count_nonzero(sums[:, 0]))
+    freedom = max(changed - 1, 1) if changed < FEW_UNITS else count - 1
+    variance = count / (count - 1) * float((residuals**2).sum())
+    return math.sqrt(variance) / float(sums[:, 1].sum()), freedom
+
+
+def _of_sums(before: Scored, after: Scored, groups: Groups | None, confidence: float, source: str) -> Reading:
+    found = paired(
+        before, after, margin=None, seed=_SEED, resamples=RESAMPLES, confidence=2 * confidence - 1, groups=groups
+    )  # fmt: skip
+    value = (after.value or 0.0) - (before.value or 0.0) if found.value is None else found.value
+    if np.array_equal(before.statistics, after.statistics):
+        return Reading(0.0, 0.0, 0.0, before.n, source)
+    return Reading(value, found.low, found.high, before.n, source, p_value=found.p_value)

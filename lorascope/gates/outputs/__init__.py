@@ -1,0 +1,12 @@
+"""A gate report for those who read it: reviewers, CI systems, dashboards. Text out; nothing is written here."""
+
+from __future__ import annotations
+
+from lorascope.gates.outputs.document import as_json
+from lorascope.gates.outputs.github import github_annotations
+from lorascope.gates.outputs.junit import junit
+from lorascope.gates.outputs.markdown import markdown
+from lorascope.gates.outputs.open_metrics import open_metrics
+from lorascope.gates.outputs.urgency import blocks, by_urgency, headline
+
+__all__ = ["as_json", "blocks", "by_urgency", "github_annotations", "headline", "junit", "markdown", "open_metrics"]

@@ -1,0 +1,94 @@
+"""Whether two results were asked the same in the same way, so that their difference is that of the checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorascope.errors import InvalidComparison
+from lorascope.gates.scores import RATES
+from lorascope.schema.comparison import Comparison, Measurement, Provenance, TaskInfo
+
+_MOST_NAMED = 6
+_AUTO = "auto (base stored as "
+
+
+def check_suites(comparison: Comparison, baseline: Comparison) -> None:
+    """InvalidComparison where both results have tasks and not one in common: another suite altogether."""
+    new, old = ([task.name for task in each.tasks] for each in (comparison, baseline))
+    if new and old and not set(new) & set(old):
+        raise InvalidComparison(
+            f"the baseline is of another suite: it has {_listed(old)}, the result {_listed(new)}",
+            remedy="give the baseline of the same suite, or bless a result of this one",
+        )
+
+
+def what_differs(found: Measurement, before: Measurement, comparison: Comparison, baseline: Comparison) -> str | None:
+    """What of data, prompt, decoding, scorer and engine differs between two measurements, and what to do about it.
+
+    None where they can be paired. Library versions and devices are doubts alone: see :func:`doubts_of_baseline`.
+    """
+    if (differing := _task_differs(found.task, comparison, baseline)) is not None:
+        return differing
+    if found.signature != before.signature:
+        scored = f"scored differently: {before.signature!r} in the baseline, {found.signature!r} here"
+        return f"{scored}; measure the baseline again with the same scorer"
+    if found.metric in RATES and comparison.base.content_hash != baseline.base.content_hash:
+        return "it counts changes from the base, and the baseline had another base; bless a result of this base"
+    return _engine_differs(comparison.provenance, baseline.provenance)
+
+
+def _task_differs(name: str | None, comparison: Comparison, baseline: Comparison) -> str | None:
+    new, old = _task(name, comparison), _task(name, baseline)
+    if new is not None and old is not None and new.fingerprint == old.fingerprint:
+        return None
+    marks = [None if task is None else task.fingerprint for task in (old, new)]
+    what = "asked differently in the baseline"
+    if new is not None and old is not None and new.items != old.items:
+        what = f"{what}, of {old.items:,} items instead of {new.items:,}"
+    remedy = "measure the baseline again with the same items, prompt, decoding and scoring"
+    return f"task {name!r} was {what}: fingerprint {marks[0]} there, {marks[1]} here; {remedy}"
+
+
+def _task(name: str | None, comparison: Comparison) -> TaskInfo | None:
+    return next((task for task in comparison.tasks if task.name == name), None)
+
+
+def _engine_differs(new: Provenance, old: Provenance) -> str | None:
+    if new.engine is not None and old.engine is not None and new.engine != old.engine:
+        return f"answered by another engine: {old.engine} in the baseline, {new.engine} here; use the same for both"
+    if _precision(new.dtype) != _precision(old.dtype):
+        return f"computed in another precision: {old.dtype} in the baseline, {new.dtype} here; use the same --dtype"
+    return None
+
+
+def _precision(dtype: str) -> str:
+    """``auto`` computes in what the base is stored in."""
+    return dtype.removeprefix(_AUTO).removesuffix(")") if dtype.startswith(_AUTO) else dtype
+
+
+def doubts_of_baseline(comparison: Comparison, baseline: Comparison) -> list[str]:
+    """Differences that rarely decide an answer but may: library versions, the device, the base, an unknown engine."""
+    return list(_doubts(comparison, baseline))
+
+
+def _doubts(comparison: Comparison, baseline: Comparison) -> Iterator[str]:
+    new, old = comparison.provenance, baseline.provenance
+    if comparison.base.content_hash != baseline.base.content_hash:
+        yield f"the baseline was measured on another base: {baseline.base.name} there, {comparison.base.name} here"
+    if (new.engine is None) != (old.engine is None):
+        yield f"which engine answered is not recorded in {'the result' if new.engine is None else 'the baseline'}"
+    if new.device != old.device:
+        yield f"the baseline was computed on another device: {old.device} there, {new.device} here"
+    shared = new.libraries.keys() & old.libraries.keys()
+    changed = [
+        f"{name} {old.libraries[name]} → {new.libraries[name]}"
+        for name in sorted(shared)
+        if old.libraries[name] != new.libraries[name]
+    ]
+    if changed:
+        yield f"library versions differ from the baseline's: {_listed(changed)}"
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

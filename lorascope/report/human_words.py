@@ -1,0 +1,163 @@
+"""What blind raters said, in sentences: which answers they preferred, how far they agree, whether a side drew them.
+
+A win rate whose interval holds one half shows no preference; that is not the same as showing that there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorascope.report import numbers
+from lorascope.report.texts import Texts
+from lorascope.report.verdicts import SYMBOLS, Tone
+from lorascope.schema.comparison import Comparison
+from lorascope.schema.human import Alpha, HumanStudy, PairOutcome, SignTest
+from lorascope.schema.values import Delta, Estimate
+
+_SIGNIFICANT = 0.05
+_TENTATIVE, _RELIABLE = 0.667, 0.8
+"""Krippendorff 2004, Content Analysis, chapter 11: for tentative conclusions, and for relying on single ratings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A judgement with its sign, and the numbers that it rests on."""
+
+    tone: Tone
+    symbol: str
+    lead: str
+    text: str
+
+
+def share_interval(of: Estimate | None) -> str:
+    """``[54 %, 70 %]``, or nothing where no interval is defined."""
+    if of is None or of.low is None or of.high is None:
+        return ""
+    return f"[{numbers.percent(of.low)},{numbers.SPACE}{numbers.percent(of.high)}]"
+
+
+def two_digits(of: Estimate | Delta | None, *, with_sign: bool = False) -> str:
+    """``[0.30, 0.52]``, or nothing where no interval is defined: ratings, agreement and strengths."""
+    if of is None or of.low is None or of.high is None:
+        return ""
+    low, high = (signed(end) if with_sign else numbers.plain(end, 2) for end in (of.low, of.high))
+    return f"[{low},{numbers.SPACE}{high}]"
+
+
+def signed(value: float) -> str:
+    """A difference with two decimals and its sign always shown."""
+    return ("+" if value > 0 else "") + numbers.plain(value, 2)
+
+
+def favoured(rate: Estimate) -> int:
+    """1 when the interval of a share lies above one half, -1 when below, 0 when it holds it or there is none."""
+    if rate.low is None or rate.high is None:
+        return 0
+    return 1 if rate.low > 0.5 else -1 if rate.high < 0.5 else 0
+
+
+def pair_said(pair: PairOutcome, study: HumanStudy, comparison: Comparison, words: Texts) -> Said:
+    """Who is preferred to whom, as far as the interval shows, and the numbers: test, items, raters, agreement."""
+    side = favoured(pair.win_rate)
+    facts = [_test(pair, words), _counted(pair, words), *_trust(study, words)]
+    text = words.ended(words.joined(facts))
+    doubt = _doubt(side, pair.sign_test, words)
+    tone = _tone(pair, side, comparison)
+    return Said(tone, SYMBOLS[tone], _lead(pair, side, words), f"{text} {doubt}".strip())
+
+
+def _lead(pair: PairOutcome, side: int, words: Texts) -> str:
+    rate = pair.win_rate
+    if rate.low is None or rate.high is None:
+        return words("human.no_interval", first=pair.first, second=pair.second, rate=numbers.percent(rate.value))
+    if side < 0:
+        rate = rate.model_copy(update={"value": 1 - rate.value, "low": 1 - rate.high, "high": 1 - rate.low})
+        winner, loser = pair.second, pair.first
+    else:
+        winner, loser = pair.first, pair.second
+    key = "human.preferred" if side else "human.no_preference"
+    return words(key, first=winner, second=loser, rate=numbers.percent(rate.value), interval=share_interval(rate))
+
+
+def _tone(pair: PairOutcome, side: int, comparison: Comparison) -> Tone:
+    """Good or bad only where one of the two is the base; between two adapted checkpoints neither is."""
+    if not side:
+        return "unclear"
+    base = comparison.base.name
+    if base not in (pair.first, pair.second):
+        return "neutral"
+    return "good" if (side > 0) == (pair.second == base) else "bad"
+
+
+def _test(pair: PairOutcome, words: Texts) -> str:
+    test = pair.sign_test
+    undecided = numbers.count(test.undecided)
+    if test.p_value is None:
+        return words("human.no_test", undecided=undecided)
+    counts = {"wins": numbers.count(test.wins), "losses": numbers.count(test.losses), "undecided": undecided}
+    return words("human.sign_test", p=_equals(test.p_value), first=pair.first, second=pair.second, **counts)
+
+
+def _equals(p: float) -> str:
+    shown = numbers.p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
+def _doubt(side: int, test: SignTest, words: Texts) -> str:
+    """Where the interval, weighted back to the population, and the test of the drawn items do not say the same."""
+    significant = test.p_value is not None and test.p_value < _SIGNIFICANT
+    direction = (test.wins > test.losses) - (test.wins < test.losses) if significant else 0
+    if direction == side:
+        return ""
+    return words("human.test_shows" if direction else "human.test_silent")
+
+
+def _counted(pair: PairOutcome, words: Texts) -> str:
+    items = words.several("items", pair.items)
+    return words("human.identical", items=items, count=numbers.count(pair.identical)) if pair.identical else items
+
+
+def _trust(study: HumanStudy, words: Texts) -> list[str]:
+    counted = [rater for rater in study.raters if rater.present and not rater.excluded]
+    excluded = sum(rater.excluded is not None for rater in study.raters)
+    raters = words.several("human.raters", len(counted))
+    told = [words("human.with_excluded", raters=raters, count=excluded) if excluded else raters]
+    overall = next((each for each in study.alphas if each.name == "overall"), None)
+    if overall is not None and overall.estimate is not None:
+        told.append(f"α {numbers.plain(overall.estimate.value, 2)} {two_digits(overall.estimate)}".strip())
+    return told
+
+
+def alpha_meaning(alpha: Alpha, words: Texts) -> str:
+    """What an agreement lets one rest on it, in a few words."""
+    found = alpha.estimate
+    if found is None:
+        return alpha.missing_reason or words("human.alpha.unknown")
+    if found.low is not None and found.low <= 0:
+        return words("human.alpha.chance")
+    if found.value < _TENTATIVE:
+        return words("human.alpha.low")
+    return words("human.alpha.tentative" if found.value < _RELIABLE else "human.alpha.reliable")
+
+
+def side_said(study: HumanStudy, words: Texts) -> str:
+    """Whether the raters leaned to one side, nothing where no vote was decided."""
+    rate = study.left_rate
+    if rate is None:
+        return ""
+    lean = {1: "left", -1: "right", 0: "none"}[favoured(rate)]
+    key = f"human.side.{lean}" if rate.low is not None else "human.side.unknown"
+    return words(key, rate=numbers.percent(rate.value), interval=share_interval(rate))
+
+
+def human_lines(comparison: Comparison, words: Texts) -> list[Said]:
+    """What the terminal says of the human test: every pair, then raters that were left out."""
+    studies = comparison.human.studies if comparison.human else []
+    lines = []
+    for study in studies:
+        lines += [pair_said(pair, study, comparison, words) for pair in study.pairs]
+        for rater in study.raters:
+            if rater.excluded is not None:
+                told = words("human.left_out", rater=rater.rater, rule=rater.excluded)
+                lines.append(Said("unclear", SYMBOLS["bad"], told, ""))
+    return lines
