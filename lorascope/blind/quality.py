@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from lorascope.blind.checking import CheckedSheets
 from lorascope.blind.key import StudyKey
 from lorascope.blind.plan import Exclusions
-from lorascope.blind.votes import Vote
+from lorascope.blind.votes import BOTH_BAD, Vote
 from lorascope.measures.significance import mcnemar
 from lorascope.schema.human import RaterQuality
 
@@ -23,8 +23,8 @@ def rater_quality(checked: CheckedSheets, key: StudyKey) -> list[RaterQuality]:
     """What the rows of every rater of the study say, in the key's order; nobody is excluded yet.
 
     ``rows`` counts all filled rows, ``left`` and ``right`` the decided votes of rated rows alone, whose sides are
-    balanced. A repeat counts only with the row that it repeats; a check is passed by preferring the answer that fits,
-    not by a tie.
+    balanced. A repeat counts only with the row that it repeats. A check is passed by preferring the answer that fits,
+    not by a tie; one that is called 'both bad' does not count, since the answer that fits may help nobody either.
     """
     by_rater: dict[str, list[Vote]] = {rater: [] for rater in key.raters}
     for vote in checked.votes:
@@ -37,7 +37,7 @@ def _quality(rater: str, votes: Sequence[Vote], sheet: str | None, key: StudyKey
     repeats = [
         _same(rated[vote.row.of], vote, key) for vote in votes if vote.row.kind == "repeat" and vote.row.of in rated
     ]
-    checks = [_passed(vote) for vote in votes if vote.row.kind == "mismatched"]
+    checks = [_passed(vote) for vote in votes if vote.row.kind == "mismatched" and vote.choice != BOTH_BAD]
     identical = [vote.for_a == 0 for vote in votes if vote.row.kind == "identical"]
     sides = [vote.for_a for vote in rated.values()]
     return RaterQuality(
@@ -97,7 +97,8 @@ def unjudged(qualities: Iterable[RaterQuality], rules: Exclusions) -> list[str]:
             ("repeats", each.repeats, rules.min_repeat_consistency),
         ):
             if each.present and least is not None and not of:
-                found.append(f"{each.rater} answered no {rows}, so the registered rule on {rows} could not be applied")
+                told = f"so the registered rule on {rows} could not be applied"
+                found.append(f"{each.rater} answered no {rows} that count, {told}")
     return found
 
 

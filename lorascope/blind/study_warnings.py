@@ -39,9 +39,9 @@ def _items(request: StudyRequest, candidates: Candidates, items: Sequence[Drawn]
     if len(items) < request.items:
         found.append(f"{request.items} items were asked for and there are {len(items)}: all of them are drawn")
     if candidates.without_text:
-        found.append(f"{candidates.without_text} items are left out: a compared system has no text for them")
+        found.append(f"items left out because a compared system has no text for them: {candidates.without_text}")
     if candidates.doubled:
-        found.append(f"{candidates.doubled} rows of the samples repeat an item that is there already and are left out")
+        found.append(f"rows of the samples left out because their item is there already: {candidates.doubled}")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import special
 
+from lorascope.errors import UsageError
 from lorascope.gates.evaluation import Case, cases_of
 from lorascope.gates.families import adjusted_columns
 from lorascope.gates.judging import Absent, BoolArray, FloatArray, Outcomes, Targets, decide, larger_p, p_of_fail
@@ -20,7 +21,7 @@ from lorascope.measures.intervals import wilson
 from lorascope.measures.resampling import Units
 from lorascope.schema.comparison import Comparison, Measurement
 from lorascope.schema.gates import CalibrationReport, CalibrationRow, Rate, Scenario
-from lorascope.schema.policy import Gate, GatePolicy
+from lorascope.schema.policy import Gate, GatePolicy, is_address
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,6 +30,8 @@ RESAMPLES = 2_000
 _POINTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 _POINT_MARGIN = 0.02
 _WIDTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 1.0}
+_SCORE_TESTS = ("exact McNemar", "no item changed", "identical outputs")
+_FLIPPING = frozenset({"accuracy", "exact_match", "subset_accuracy"})
 _NOTE_PLAN = "the drops are added to a change of 0; a result of its own may well have dropped already"
 _NOTE_ITEMS = "the rates cover the drawing of items, and not another training run, another prompt or another judge"
 
@@ -72,14 +75,16 @@ def calibrate(
 
     Every ``max_drop`` on a measurement with item scores is calibrated; everything else is listed with the reason why
     it is not. For right and wrong answers the bounds are those of the result (Newcombe's) and a drop turns right
-    answers wrong at random. For all other metrics the bounds are normal, and a drop takes the same amount off every
+    answers wrong at random. For all other metrics the bounds are Student's, and a drop takes the same amount off every
     item of a random tenth of the items (or groups), also below the end of the scale. Corpus metrics are linearised:
     see :func:`~lorascope.gates.planting.changes_of`. The drops are 1, 2, 3, 5 and 10 points of the scale, or, on
     scales without ends, as many fiftieths of the limit. Where a noise floor was measured, base against base is judged
     with that share of answers flipping. Without a policy every task metric gets ``max_drop`` = its margin.
 
-    Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`.
+    Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`, UsageError for fewer than one resample.
     """
+    if resamples < 1:
+        raise UsageError(f"{resamples} resamples tell nothing", remedy="ask for some thousand")
     policy = policy or default_policy(comparison)
     tables = _Tables(comparison, samples)
     rows: list[CalibrationRow] = []
@@ -106,13 +111,16 @@ def calibrate(
 
 
 def default_policy(comparison: Comparison) -> GatePolicy:
-    """``max_drop`` = the margin for every metric of a task that has one, on the whole task."""
+    """``max_drop`` = the margin for every metric of a task that has one, on the whole task.
+
+    Tasks of imported results whose names no address can hold (spaces, colons) are left out.
+    """
     limits: dict[str, float] = {}
     for each in comparison.measurements:
         margin = each.delta.margin if each.delta is not None else None
         if each.area in ("task", "forgetting") and each.slice is None and margin and each.direction != "none":
             limits.setdefault(f"{each.task or each.area}.{each.metric}", margin)
-    gates = [Gate(metric=metric, max_drop=margin) for metric, margin in limits.items()]
+    gates = [Gate(metric=metric, max_drop=margin) for metric, margin in limits.items() if is_address(metric)]
     return GatePolicy.model_construct(version=1, gate=gates)
 
 
@@ -209,14 +217,15 @@ def _planned(
     sides = before.scored.statistics, after.scored.statistics
     all_tried = all(side.shape[1] == 2 and (side[:, 1] == 1).all() for side in sides)
     data: Answers | Changes
-    if before.scored.measure.proportion and all_tried and units.of_item is None:
+    by_score = found.delta is None or found.delta.test in (None, *_SCORE_TESTS)
+    if by_score and before.scored.measure.proportion and all_tried and units.of_item is None:
         data = Answers(sides[0][:, 0] > 0, sides[1][:, 0] > 0)
         method = "Newcombe's bounds; right answers turned wrong at random"
     else:
         data = changes_of(before.scored, after.scored, units, better=-1 if found.direction == "lower" else 1)
         kind = "groups" if units.of_item is not None else "items"
         linear = "" if _is_mean(after) else ", linearised"
-        method = f"normal bounds{linear}; a random {100 * MOVED_SHARE:.0f} % of the {kind} lose the same each"
+        method = f"t bounds{linear}; a random {100 * MOVED_SHARE:.0f} % of the {kind} lose the same each"
         noise = None
     return _Plan(case, after.keys, groups if units.of_item is not None else None, data, changed, method, noise)
 
@@ -227,7 +236,12 @@ def _is_mean(side: ScoredItems) -> bool:
 
 
 def _noise(found: Measurement, comparison: Comparison) -> float | None:
-    """The measured share of answers that flip by noise, for the same task and pair."""
+    """The measured share of answers that flip by noise, for the same task and pair; None for other metrics.
+
+    A flip is one between right and wrong, so the share says something of metrics that count right answers alone.
+    """
+    if found.metric not in _FLIPPING:
+        return None
     wanted = (found.subject, found.reference, found.task)
     for each in comparison.measurements:
         same = (each.subject, each.reference, each.task) == wanted and each.metric == "noise_flip_rate"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from lorascope.gates.judging import BoolArray, FloatArray, quantile
 from lorascope.gates.power import right_wrong_bounds
@@ -98,7 +99,10 @@ class Sums:
     units: int
 
     def readings(self, drop: float, confidence: float) -> Readings:
-        """Mean of the items with normal bounds, after every item of the moved units lost ``drop`` / their share."""
+        """Mean of the items, after every item of the moved units lost ``drop`` / their share.
+
+        The bounds are as a result has them: a t-interval of 95 %, scaled to one side like any other.
+        """
         step = drop / MOVED_SHARE
         total = self.change - step * self.moved_size
         value = total / self.size
@@ -107,7 +111,9 @@ class Sums:
         residual = np.maximum(square - 2 * value * product + value**2 * self.size_square, 0.0)
         # Sums of squares that cancel leave rounding behind, which must not pass for variance.
         residual = np.where(residual <= 1e-12 * np.maximum(square, 1e-300), 0.0, residual)
-        half = quantile(confidence) * np.sqrt(residual * self.units / max(self.units - 1, 1)) / self.size
+        freedom = max(self.units - 1, 1)
+        reach = quantile(confidence) * float(special.stdtrit(freedom, 0.975)) / quantile(0.975)
+        half = reach * np.sqrt(residual * self.units / freedom) / self.size
         return Readings(value, value - half, value + half)
 
 

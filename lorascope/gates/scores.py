@@ -130,7 +130,7 @@ def _scored_items(
         problem = f"its samples hold {len(rows):,} items where the result counts {estimate.n:,}"
         return Absent("INVALID", f"{problem}: the file was cut, or belongs to another run")
     if scored.value is None or not _equal(scored.value, estimate.value):
-        return _other_value(found.metric, scored.value, estimate.value)
+        return _other_value(found, scored.value, estimate.value)
     keys, groups = tuple(table.keys[row] for row in rows), tuple(table.groups[row] for row in rows)
     return ScoredItems(keys, groups, replace(scored, signature=found.signature))
 
@@ -144,12 +144,15 @@ def _defined(scored: Scored) -> int:
     return int((scored.statistics[:, -1] > 0).sum()) if scored.statistics.shape[1] == 2 else scored.n
 
 
-def _other_value(metric: str, found: float | None, said: float) -> Absent:
-    """Metrics that follow from samples to the last digit must agree with them; of others a rebuilding can be tried."""
-    told = "undefined" if found is None else f"{found:.6g}"
-    if metric in _INFERRED:
+def _other_value(found: Measurement, value: float | None, said: float) -> Absent:
+    """Metrics that follow from samples to the last digit must agree with them; of others a rebuilding can be tried.
+
+    The counts of a part are those of the whole task, whose tokenizer is another where the part is in another script.
+    """
+    told = "undefined" if value is None else f"{value:.6g}"
+    if found.metric in _INFERRED or (found.metric in SUMS and found.slice is not None):
         return Absent("INCONCLUSIVE", f"cannot be rebuilt: what its samples keep gives {told} instead of {said:.6g}")
-    if metric in MEASURES and metric not in _NEEDS_MORE:
+    if found.metric in MEASURES and found.metric not in _NEEDS_MORE:
         problem = f"its samples give {told} where the result says {said:.6g}"
         return Absent("INVALID", f"{problem}: they were changed, or belong to another run")
     return Absent("INCONCLUSIVE", "cannot be paired: it is not the mean of the item scores that the samples keep")

@@ -10,6 +10,7 @@ from lorascope.schema.comparison import Comparison, Measurement, Provenance, Tas
 
 _MOST_NAMED = 6
 _AUTO = "auto (base stored as "
+_STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def check_suites(comparison: Comparison, baseline: Comparison) -> None:
@@ -62,8 +63,9 @@ def _engine_differs(new: Provenance, old: Provenance) -> str | None:
 
 
 def _precision(dtype: str) -> str:
-    """``auto`` computes in what the base is stored in."""
-    return dtype.removeprefix(_AUTO).removesuffix(")") if dtype.startswith(_AUTO) else dtype
+    """``auto`` computes in what the base is stored in, which files name in their own way."""
+    stored = dtype.removeprefix(_AUTO).removesuffix(")") if dtype.startswith(_AUTO) else dtype
+    return _STORED.get(stored, stored)
 
 
 def doubts_of_baseline(comparison: Comparison, baseline: Comparison) -> list[str]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from scipy import special, stats
 
 from lorascope.errors import DataError
-from lorascope.measures.core import FloatArray, Measure, Scored, ratio
+from lorascope.measures.core import BoolArray, FloatArray, IntArray, Measure, Scored, ratio
 from lorascope.measures.intervals import unseen_share
 from lorascope.measures.statistics import Interval, estimate
 
 Level = Literal["nominal", "ordinal", "interval"]
 RESAMPLES = 2_000
+_MOST_RESAMPLED = 500  # items; a resample of a rank correlation costs their square
 _NO_PAIRS = "none: no unit has two ratings"
 _NO_VARIATION = "none: all ratings are the same value, so that chance agreement is perfect too"
 
@@ -32,15 +35,23 @@ def krippendorff_alpha(ratings: FloatArray, *, level: Level) -> float | None:
 
 
 def alpha_interval(
-    ratings: FloatArray, *, level: Level, seed: int, resamples: int = RESAMPLES, confidence: float = 0.95
+    ratings: FloatArray,
+    *,
+    level: Level,
+    seed: int,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
 ) -> Interval:
     """:func:`krippendorff_alpha` with a bootstrap interval over units; ``n`` counts units with two ratings or more.
+
+    ``groups`` names for each unit what it shares with others (answers to one question): groups are then drawn together.
 
     Units are drawn whole, as in Zapf et al. 2016 (BMC Medical Research Methodology 16, 93): they are the sample, and
     the ratings of one unit depend on each other. Drawing single pairs of ratings instead would take these for
     independent, and holding the expected disagreement fixed would leave out its part. Where the raters always agree no
     draw varies: the lower end is then 1 − u · δ / expected disagreement, u being the share of units that may have gone
-    unseen and δ the largest disagreement of two values. Value None with the reason in ``method`` where α is undefined.
+    unseen and δ the largest disagreement of two values. Groups count as units in that share. Value None with the reason in ``method`` where α is undefined.
     """
     coincidences, values = _coincidences(ratings)
     if not len(coincidences):
@@ -48,11 +59,28 @@ def alpha_interval(
     scored = _alpha(coincidences, values, level)
     if scored.value is None:
         return Interval(None, None, None, scored.n, _NO_VARIATION)
-    found = estimate(scored, seed=seed, resamples=resamples, confidence=confidence)
-    if scored.value == 1.0 and found.low is None and scored.n > 1:
-        worst = _worst_alpha(scored, values, level, unseen_share(scored.n, confidence=confidence))
-        return replace(found, low=worst, high=1.0, method=f"score bound, {scored.n} units alike")
+    kept = _groups_of_paired(ratings, groups)
+    found = estimate(scored, seed=seed, resamples=resamples, confidence=confidence, groups=kept)
+    independent = scored.n if kept is None else len(set(kept))
+    if scored.value == 1.0 and found.low is None and independent > 1:
+        worst = _worst_alpha(scored, values, level, unseen_share(independent, confidence=confidence))
+        return replace(found, low=worst, high=1.0, method=f"score bound, {independent} units alike")
     return found
+
+
+def _paired(ratings: FloatArray) -> BoolArray:
+    """Units with two ratings or more."""
+    paired: BoolArray = np.isfinite(np.atleast_2d(ratings)).sum(axis=0) > 1
+    return paired
+
+
+def _groups_of_paired(ratings: FloatArray, groups: Sequence[Hashable] | None) -> list[Hashable] | None:
+    if groups is None:
+        return None
+    paired = _paired(ratings)
+    if len(groups) != len(paired):
+        raise DataError(f"{len(groups)} groups for {len(paired)} units", remedy="give one per unit")
+    return [group for group, kept in zip(groups, paired, strict=True) if kept]
 
 
 def _coincidences(ratings: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -61,7 +89,7 @@ def _coincidences(ratings: FloatArray) -> tuple[FloatArray, FloatArray]:
     Each unit weighs as many as it has ratings; those with fewer than two are left out.
     """
     ratings = np.atleast_2d(np.asarray(ratings, dtype=np.float64))
-    ratings = ratings[:, np.isfinite(ratings).sum(axis=0) > 1]
+    ratings = ratings[:, _paired(ratings)]
     values = np.unique(ratings[np.isfinite(ratings)])
     counts = (ratings[:, :, None] == values).sum(axis=0).astype(np.float64)
     pairs = counts[:, :, None] * counts[:, None, :]
@@ -114,11 +142,13 @@ def _worst_alpha(scored: Scored, values: FloatArray, level: Level, share: float)
 def kendall_tau_b(
     first: FloatArray, second: FloatArray, *, seed: int, resamples: int = RESAMPLES, confidence: float = 0.95
 ) -> Interval:
-    """Kendall's τ-b of two values of each item (items,), −1 to 1, with a bootstrap interval over items.
+    """Kendall's τ-b of two values of each item (items,), −1 to 1, with an interval over items.
 
     (concordant − discordant pairs) / √(pairs not tied in first · pairs not tied in second) (Kendall 1945). Items with
-    a NaN are left out; ``n`` counts the others. None, with the reason in ``method``, for fewer than two items and
-    where one side does not vary; no interval where the resamples do not.
+    a NaN are left out; ``n`` counts the others. Interval: bootstrap up to 500 items; beyond that delete-one jackknife
+    on the scale of Fisher's z with Student's t, its degrees of freedom those items less one that differ from the
+    commonest value of the side that varies less. None, with the reason in ``method``, for fewer than two items and
+    where one side does not vary; no interval where resamples or jackknife do not.
     """
     if first.shape != second.shape:
         raise DataError(f"items do not line up: {len(first)} and {len(second)}", remedy="give one value each per item")
@@ -132,12 +162,13 @@ def kendall_tau_b(
     scored = Scored(measure, rows, "kendall_tau_b")
     if scored.value is None:
         return Interval(None, None, None, scored.n, "none: one side does not vary")
+    if len(rows) > _MOST_RESAMPLED:
+        return _jackknifed_tau(scored.value, *rows.T, confidence)
     return estimate(scored, seed=seed, resamples=resamples, confidence=confidence)
 
 
 def _tau(rows: FloatArray) -> FloatArray:
-    whole: FloatArray = _resampled_tau(rows, np.ones((1, len(rows))))[0]
-    return whole
+    return np.asarray(stats.kendalltau(rows[:, 0], rows[:, 1], method="asymptotic").statistic)
 
 
 def _resampled_tau(rows: FloatArray, counts: FloatArray) -> FloatArray:
@@ -145,3 +176,46 @@ def _resampled_tau(rows: FloatArray, counts: FloatArray) -> FloatArray:
     x, y = (np.sign(side[:, None] - side[None, :]) for side in rows.T)
     agreed, untied_x, untied_y = (((counts @ pairs) * counts).sum(axis=1) for pairs in (x * y, np.abs(x), np.abs(y)))
     return np.clip(ratio(agreed, np.sqrt(untied_x * untied_y)), -1.0, 1.0)
+
+
+def _jackknifed_tau(value: float, x: FloatArray, y: FloatArray, confidence: float) -> Interval:
+    items = len(x)
+    # Pairs of each item: concordant less discordant ones, and those that are not tied on either side.
+    agreed = sum(_below(a, b) for a, b in ((x, y), (-x, -y))) - sum(_below(a, b) for a, b in ((x, -y), (-x, y)))
+    counts = np.stack([agreed, items - _alike(x), items - _alike(y)]).astype(np.float64)
+    without = counts.sum(axis=1, keepdims=True) - 2 * counts
+    left = ratio(without[0], np.sqrt(without[1] * without[2]))
+    informative = items - int(max(_alike(x).max(), _alike(y).max()))
+    error = math.sqrt((items - 1) * float(np.var(left))) if np.isfinite(left).all() else 0.0
+    if error < 1e-9 or informative < 2 or abs(value) > 1 - 1e-12:
+        return Interval(value, None, None, items, "none: leaving out single items does not change it")
+    reach = float(special.stdtrit(informative - 1, (1 + confidence) / 2)) * error / (1 - value**2)
+    low, high = (math.tanh(math.atanh(value) + end) for end in (-reach, reach))
+    return Interval(value, low, high, items, "delete-one jackknife on Fisher's z")
+
+
+def _alike(values: FloatArray) -> IntArray:
+    """(items,) how many items have the same value, each itself included."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    alike: IntArray = counts[place]
+    return alike
+
+
+def _below(x: FloatArray, y: FloatArray) -> IntArray:
+    """(items,) how many others are smaller on both sides, by merging: O(n log² n) time and O(n) memory."""
+    # Ties in x stand with falling y, so that among earlier items only those of smaller x have a smaller y.
+    order = np.lexsort((-y, x))
+    ranks = np.unique(y, return_inverse=True)[1][order].astype(np.int64)
+    places, span = np.arange(len(ranks)), int(ranks.max()) + 1
+    counts = np.zeros(len(ranks), dtype=np.int64)
+    half = 1
+    while half < len(ranks):
+        block = places // (2 * half) * span
+        right = places // half % 2 == 1
+        earlier = np.sort((block + ranks)[~right])
+        found = np.searchsorted(earlier, (block + ranks)[right]) - np.searchsorted(earlier, block[right])
+        counts[right] += found
+        half *= 2
+    below: IntArray = np.empty_like(counts)
+    below[order] = counts
+    return below

@@ -30,6 +30,7 @@ from lorascope.measures.significance import mcnemar
 from lorascope.measures.statistics import Interval
 
 _EXACT_WILCOXON = 400
+_DIGITS = 12  # sums of weights are off in the last places, so that a draw would be none
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def rating_mean(
     if items == 0:
         return Interval(None, None, None, 0, "none: no item has a vote")
     means = item_means(votes)
-    # Rounding of the weights must not make all ties anything but a draw.
-    value = min(max(float(strata.weights @ means), float(means.min())), float(means.max()))
+    value = _rounded(float(strata.weights @ means))
     if items < 2:
         return Interval(value, None, None, items, "none: a single item")
     low, high = score_interval(
@@ -80,6 +80,10 @@ def rating_mean(
         confidence=confidence,
     )
     return Interval(value, low, high, items, _described(votes, strata))
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DIGITS) + 0.0  # no −0
 
 
 def _described(votes: FloatArray, strata: Strata) -> str:
@@ -157,7 +161,7 @@ def wilcoxon_pratt(differences: FloatArray) -> float | None:
     left out; None without any, 1 when all are zero.
     """
     # Means of three votes that are equal may differ in their last place.
-    differences = np.round(differences[np.isfinite(differences)], 12)
+    differences = np.round(differences[np.isfinite(differences)], _DIGITS)
     moved = differences != 0
     if not len(differences):
         return None

@@ -107,7 +107,8 @@ class RaterQuality(Model):
     """What one rater's repeats and checks say. Counts of a rater without a sheet are 0, with ``present`` false.
 
     A repeat is consistent when the preferred system (or the tie) is the same after the sides were exchanged; a check
-    (one answer belongs to another question) is passed when the answer that fits is preferred.
+    (one answer belongs to another question) is passed when the answer that fits is preferred; checks called 'both bad'
+    are not counted.
     """
 
     rater: str

@@ -48,6 +48,11 @@ def parse_address(text: str) -> Address:
     return Address(match["subject"], match["place"], match["metric"], match["slice"])
 
 
+def is_address(text: str) -> bool:
+    """Whether the text is an address of the form that gates take."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 class _PolicyModel(Model):
     # TOML has types of its own, so a string or a boolean where a number belongs is a mistake.
     model_config = ConfigDict(strict=True)

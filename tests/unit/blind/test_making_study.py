@@ -364,9 +364,9 @@ def test_warnings_say_what_falls_short(sampled: Samples, compared: Comparisons) 
     texts = [None, None, *table["adapted_output"].to_pylist()[2:]]
     holes = table.set_column(5, "adapted_output", pyarrow.array(texts))
     assert warned(doubled, compared(), items=40) == [
-        "3 rows of the samples repeat an item that is there already and are left out"
+        "rows of the samples left out because their item is there already: 3"
     ]
-    assert warned(holes, compared(), items=38) == ["2 items are left out: a compared system has no text for them"]
+    assert warned(holes, compared(), items=38) == ["items left out because a compared system has no text for them: 2"]
     assert warned(table, compared()) == ["120 items were asked for and there are 40: all of them are drawn"]
     assert warned(table, compared(), items=40, raters=1)[0].startswith("1 of at least three raters")
     alone = warned(table, compared(), items=40, shared=0, repeats=0)

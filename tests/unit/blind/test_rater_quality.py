@@ -69,10 +69,18 @@ def test_a_repeat_is_consistent_in_its_direction_alone() -> None:
 
 def test_ties_pass_no_check_and_absent_raters_have_counts_of_zero() -> None:
     made = make.make_study()
-    tied = made.sheet("rater-1", lambda row, item: "both bad")
+    tied = made.sheet("rater-1", lambda row, item: "tie")
     first, second, _ = rater_quality(check_sheets([tied], made.key), made.key)
     assert (first.checks, first.checks_passed, first.left, first.right) == (3, 0, 0, 0)
     assert (second.rater, second.present, second.sheet, second.rows, second.checks) == ("rater-2", False, None, 0, 0)
+
+
+def test_a_check_whose_answers_are_both_bad_says_nothing() -> None:
+    made = make.make_study()
+    found = rater_quality(check_sheets([made.sheet("rater-1", lambda row, item: "both bad")], made.key), made.key)[0]
+    assert (found.checks, found.checks_passed) == (0, 0)
+    assert apply_exclusions([found], Exclusions(min_checks_passed=0.5))[0].excluded is None
+    assert "answered no checks that count" in unjudged([found], Exclusions(min_checks_passed=0.5))[0]
 
 
 def test_repeats_of_open_rows_do_not_count() -> None:
@@ -102,7 +110,7 @@ def test_nobody_is_excluded_without_a_rule_or_rows() -> None:
     (unchecked,) = apply_exclusions([quality(repeats=4, repeats_consistent=4)], rules)
     assert unchecked.excluded is None
     assert unjudged([unchecked], rules) == [
-        "rater-1 answered no checks, so the registered rule on checks could not be applied"
+        "rater-1 answered no checks that count, so the registered rule on checks could not be applied"
     ]
 
 

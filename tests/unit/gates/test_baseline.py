@@ -293,6 +293,28 @@ def test_extracted_answers_pair_and_several_samples_do_not(run: Callable[..., Ru
         assert isinstance(found["bleu"], Reading) == pairs, found["bleu"]
 
 
+def test_parts_in_another_script_are_not_scored_by_the_wholes_tokens(run: Callable[..., Run]) -> None:
+    texts = ["the (brown) dogs' song, no. 7!" if place % 2 else "你好, 世界; 再见" for place in range(24)]
+    items: list[Item] = [
+        GenerateItem(item_id=str(place), prompt="q", references=(text,), category="en" if place % 2 else "zh")
+        for place, text in enumerate(texts)
+    ]
+
+    def result(seed: int) -> Run:
+        ends = np.random.default_rng(seed).choice([" dogs.", "你", ""], size=24)
+        said = [GenerateAnswer(text=f"{text}{end}", truncated=False) for text, end in zip(texts, ends, strict=True)]
+        return run("generate", items, said[::-1], {"lora": said}, task={"metrics": ["bleu", "rougeL"]})
+
+    old, new = result(1), result(2)
+    assert bless(old.comparison, old.samples).paired >= 5
+    baseline = Baseline(old.comparison, old.samples, new.samples)
+    found = {str(each.slice and each.slice.value): each for each in sampled(new) if each.metric == "bleu"}
+    readings = {name: paired_reading(each, new.comparison, baseline, 0.95) for name, each in found.items()}
+    assert isinstance(readings["None"], Reading)
+    assert isinstance(readings["zh"], Reading)
+    assert isinstance(readings["en"], Reading) or readings["en"].outcome == "INCONCLUSIVE"
+
+
 def test_order_of_items_does_not_matter(runs: Callable[[str, float, int], Run]) -> None:
     for kind in ("text", "multi"):
         old, new = runs(kind, 0.2, 1), runs(kind, 0.35, 2)

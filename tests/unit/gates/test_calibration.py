@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow
 import pytest
 from rich.console import Console
+from scipy.stats import t as student_t
 
+from lorascope.errors import UsageError
 from lorascope.gates.calibration import calibrate, default_policy
 from lorascope.gates.judging import Reading, judge, quantile
 from lorascope.gates.planting import Answers, Changes, Readings, changes_of, draw
@@ -153,7 +155,9 @@ def test_sums_are_those_of_the_drawn_copies() -> None:
         value = moved.sum() / sizes.sum()
         error = np.sqrt(units / (units - 1) * ((moved - value * sizes) ** 2).sum()) / sizes.sum()
         assert found.value[row] == pytest.approx(value)
-        assert found.high[row] - found.value[row] == pytest.approx(quantile(0.95) * error)
+        assert found.high[row] - found.value[row] == pytest.approx(
+            quantile(0.95) * student_t.ppf(0.975, units - 1) / quantile(0.975) * error
+        )
 
 
 def test_normal_bounds_are_near_those_of_a_result() -> None:
@@ -194,6 +198,25 @@ def test_lower_is_better_turns_the_sign(result: Result) -> None:
     scores = {"hamming_loss": (base, base + random.exponential(0.2, ITEMS))}
     report = calibrate(of_scores(result, scores, direction="lower"), samples_of(scores), policy("max_drop = 0.02"))
     assert scenario(report.rows[0], "drop", 0.10).failed.value > 0.9
+
+
+def test_overlap_scores_that_happen_to_be_whole_are_no_right_answers(result: Result) -> None:
+    scores = {"rougeL": answers(np.random.default_rng(20))}
+    comparison = of_scores(result, scores)
+    (found,) = comparison.measurements
+    assert found.delta is not None
+    tested = found.model_copy(update={"delta": found.delta.model_copy(update={"test": "approximate randomisation"})})
+    (row,) = calibrate(result(tested), samples_of(scores), policy("max_drop = 0.02")).rows
+    assert "t bounds" in str(row.method)
+    assert scenario(row, "no_change").failed.value <= 0.065
+
+
+def test_few_items_keep_their_error_rate(result: Result) -> None:
+    random = np.random.default_rng(21)
+    base = random.random(12)
+    scores = {"rougeL": (base, base + random.normal(0, 0.2, 12))}
+    (row,) = calibrate(of_scores(result, scores), samples_of(scores), policy("max_drop = 0.02"), resamples=4000).rows
+    assert scenario(row, "no_change").failed.value <= 0.065
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +358,10 @@ def test_default_policy_is_the_margin_of_every_task_metric(result: Result) -> No
     assert (gate.metric, gate.max_drop) == ("support.accuracy", 0.02)
     assert calibrate(comparison, samples_of(scores), resamples=20).rows[0].reason is None
     assert calibrate(result(), None).rows == []
+    spaced = comparison.measurements[0].model_copy(update={"task": "my own task"})
+    assert default_policy(result(spaced)).gate == []
+    with pytest.raises(UsageError, match="0 resamples"):
+        calibrate(comparison, None, resamples=0)
 
 
 def test_page_holds_rates_and_reasons(result: Result) -> None:

@@ -71,9 +71,9 @@ def test_other_questions_engines_and_precisions_are_invalid(pair: Pair, change: 
 
 
 def test_automatic_precision_is_that_of_the_base(pair: Pair) -> None:
-    new, baseline = pair({"provenance": provenance(dtype="auto (base stored as float32)")})
+    new, baseline = pair({"provenance": provenance(dtype="auto (base stored as F32)")})
     assert gate(new, baseline).rows[0].outcome == "PASS"
-    new, baseline = pair({"provenance": provenance(dtype="auto (base stored as float16)")})
+    new, baseline = pair({"provenance": provenance(dtype="auto (base stored as F16)")})
     assert gate(new, baseline).rows[0].outcome == "INVALID"
 
 
