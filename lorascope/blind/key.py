@@ -7,9 +7,9 @@ import hmac
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from lorascope.blind.plan import StudyPlan
 from lorascope.blind.rows import SheetRow
@@ -84,7 +84,7 @@ class StudyKey(Model):
     study: str
     language: Literal["en", "zh"]
     seed: int
-    salt: str = Field(min_length=64)
+    salt: str = Field(pattern=r"^(?:[0-9a-fA-F]{2}){32,}$")
     tasks: dict[str, str]
     systems: list[System] = Field(min_length=2)
     strata: list[Stratum] = Field(min_length=1)
@@ -93,11 +93,41 @@ class StudyKey(Model):
     rows: list[KeyRow] = Field(min_length=1)
     plan: StudyPlan | None = None
 
+    @model_validator(mode="after")
+    def _refers_to_itself(self) -> Self:
+        systems, strata = {each.name for each in self.systems}, {each.name for each in self.strata}
+        for place, item in enumerate(self.items):
+            if item.stratum not in strata or not {item.first, item.second} <= systems:
+                raise ValueError(f"item {place} has a stratum or a system that the key does not list")
+        raters, known = set(self.raters), {row.id for row in self.rows}
+        for row in self.rows:
+            fault = _fault(row, len(self.items), raters, systems, known)
+            if fault is not None:
+                raise ValueError(f"row {row.id} {fault}")
+        return self
+
     @property
     def commitment(self) -> str:
         """HMAC-SHA256 of the whole key under its salt: printed in the sheets, it pins the key before any rating."""
         content = json.dumps(self.model_dump(mode="json", exclude={"salt"}), sort_keys=True, separators=(",", ":"))
         return f"hmac-{_hmac(self.salt, content)}"
+
+
+def _fault(row: KeyRow, items: int, raters: set[str], systems: set[str], rows: set[str]) -> str | None:
+    """What about the row does not fit the rest of its key."""
+    if row.item >= items:
+        return f"is of item {row.item}, the last is {items - 1}"
+    if row.rater not in raters:
+        return f"is of a rater that the key does not list: {row.rater}"
+    if not {row.a, row.b} <= systems:
+        return "shows a system that the key does not list"
+    if (row.of is not None) != (row.kind == "repeat"):
+        return "must say which row it repeats" if row.of is None else f"is {row.kind} and repeats no row"
+    if row.of is not None and row.of not in rows:
+        return f"repeats {row.of}, which the key does not list"
+    if (row.wrong is not None) != (row.kind == "mismatched"):
+        return "must say which side is wrong" if row.wrong is None else f"is {row.kind} and has no wrong side"
+    return None
 
 
 def row_digest(salt: str, row: SheetRow) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -58,10 +58,11 @@ def score_study(
         systems=[system.name for system in key.systems],
         plan=key.plan.hash if key.plan else None,
         registered="\n".join(describe(key.plan, key.language)) if key.plan else None,
+        **({"alpha": key.plan.alpha} if key.plan else {}),
         deviations=departures if key.plan else [],
         raters=raters,
-        left_rate=_left_rate(pairs),
-        alphas=_alphas(pairs, seed, resamples),
+        left_rate=_left_rate(pairs, key),
+        alphas=_alphas(pairs, key, seed, resamples),
         pairs=[pair_outcome(pair, key, metrics, seed=seed, resamples=resamples) for pair in pairs],
         standings=standings,
         notes=[*([] if key.plan else departures), *_notes(checked, raters), *unplaced],
@@ -83,40 +84,53 @@ def _pairs(checked: CheckedSheets, key: StudyKey, raters: Sequence[RaterQuality]
 
 
 def _notes(checked: CheckedSheets, raters: Sequence[RaterQuality]) -> list[str]:
-    notes = [f"{each.rater} is excluded: {each.excluded}" for each in raters if each.excluded]
-    notes += quality_warnings(raters)
+    notes = quality_warnings(raters)
     if checked.unverified:
         rows = "1 row" if checked.unverified == 1 else f"{checked.unverified} rows"
         notes.append(f"texts of {rows} did not come back: whether they were edited is not known")
     return notes
 
 
-def _left_rate(pairs: Sequence[PairVotes]) -> Estimate | None:
-    """Share of decided votes for side A, over the rated rows of all pairs."""
-    left = np.concatenate([np.nansum(pair.left, axis=0) for pair in pairs])
-    decided = np.concatenate([np.isfinite(pair.left).sum(axis=0).astype(np.float64) for pair in pairs])
+def _questions(pairs: Sequence[PairVotes], key: StudyKey) -> list[tuple[str, str]]:
+    """Task and id of every pair's items: a question on which several pairs were compared is one cluster."""
+    return [(key.items[place].task, key.items[place].item_id) for pair in pairs for place in pair.items]
+
+
+def _left_rate(pairs: Sequence[PairVotes], key: StudyKey) -> Estimate | None:
+    """Share of decided votes for side A, over the rated rows of all pairs, the question being the unit."""
+    seen: dict[tuple[str, str], int] = {}
+    question = [seen.setdefault(name, len(seen)) for name in _questions(pairs, key)]
+    left, decided = np.zeros(len(seen)), np.zeros(len(seen))
+    np.add.at(left, question, np.concatenate([np.nansum(pair.left, axis=0) for pair in pairs]))
+    np.add.at(decided, question, np.concatenate([np.isfinite(pair.left).sum(axis=0) for pair in pairs]))
     return as_estimate(left_rate(left, decided))
 
 
-def _alphas(pairs: Sequence[PairVotes], seed: int, resamples: int) -> list[Alpha]:
+def _alphas(pairs: Sequence[PairVotes], key: StudyKey, seed: int, resamples: int) -> list[Alpha]:
     """Overall twice: on the preferred system or tie (nominal), and on how much it is preferred (ordinal, -2 to 2).
 
-    The former is what win rates rest on. Ratings are ordinal, the units single answers.
+    The former is what win rates rest on. Ratings are ordinal, the units single answers; intervals draw whole questions.
     """
+    questions = _questions(pairs, key)
     preferences = np.concatenate([pair.preferences for pair in pairs], axis=1)
     tables: list[tuple[str, Level, FloatArray]] = [
         ("overall", "nominal", np.sign(preferences)),
         ("overall", "ordinal", preferences),
     ]
     for dimension in DIMENSIONS:
-        answers = np.concatenate([side for pair in pairs for side in pair.ratings[dimension]], axis=1)
-        tables.append((dimension, "ordinal", answers))
-    return [_alpha(*table, seed, resamples) for table in tables]
+        sides = [np.concatenate([pair.ratings[dimension][side] for pair in pairs], axis=1) for side in (0, 1)]
+        tables.append((dimension, "ordinal", np.concatenate(sides, axis=1)))
+    return [_alpha(*table, questions, seed, resamples) for table in tables]
 
 
-def _alpha(name: str, level: Level, ratings: FloatArray, seed: int, resamples: int) -> Alpha:
-    found = alpha_interval(ratings, level=level, seed=seed, resamples=resamples)
+def _alpha(
+    name: str, level: Level, ratings: FloatArray, questions: Sequence[Hashable], seed: int, resamples: int
+) -> Alpha:
+    groups = [*questions] * (ratings.shape[1] // len(questions))
+    found = alpha_interval(ratings, level=level, groups=groups, seed=seed, resamples=resamples)
     reason = found.method.removeprefix("none: ") if found.value is None else None
+    if reason is not None and np.isfinite(ratings).any(axis=1).sum() == 1:
+        reason = "all ratings that count are by one rater"
     return Alpha.model_validate(
         {"name": name, "level": level, "estimate": as_estimate(found), "units": found.n, "missing_reason": reason}
     )
@@ -137,7 +151,7 @@ def _standings(pairs: Sequence[PairVotes], key: StudyKey) -> tuple[list[Standing
         [key.items[place].first for place in places],
         [key.items[place].second for place in places],
         np.concatenate([item_means(pair.wins) for pair in pairs]),
-        items=places,
+        items=_questions(pairs, key),
         reference=reference,
         weights=item_strata(key, places).weights,
     )

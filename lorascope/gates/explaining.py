@@ -21,6 +21,7 @@ _DISCORDANT = (0.05, 0.10, 0.20)
 _POINTS = 0.05
 _POWER = 0.80
 _WIDTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 1.0}
+_NOT_AT_HAND = "The baseline is not at hand: what follows is read off the difference to the run's own reference."
 _REACH = "the shares of FAIL take the correction at its hardest, as if no other test of the gate stood"
 
 
@@ -60,9 +61,10 @@ def explain(
 ) -> list[Explanation]:
     """Every limit of the policy: what it compares, what its outcomes mean, and what it can see.
 
-    With a result the numbers are those of its own items, by their number and their spread. Without one they are for
+    With a result the numbers are those of its own items, by their number and their spread; without one they are for
     right and wrong answers of which 5, 10 or 20 % differ between the two sides. ``baseline`` is compared with where it
-    is given; else, without a result, what the policy names is told.
+    is given. A baseline that only the policy names is told by name, and the spread is then that against the run's own
+    reference, which the sentences say.
 
     Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`.
     """
@@ -86,6 +88,8 @@ def _of_gate(
         if comparison is None:
             seen = _assumed(gate, rules)
         else:
+            if baseline is None and source is not None and name in ("max_drop", "min_gain"):
+                sentences.append(_NOT_AT_HAND)
             sentences += [sentence for case in own for sentence in _told(case, rules)]
             seen = [each for case in own for each in _measured(case, rules)]
         rule = f"{name} = {value:g} ({gate.rule}{'' if gate.correction == 'none' else f', {gate.correction}'})"

@@ -51,7 +51,8 @@ def alpha_interval(
     the ratings of one unit depend on each other. Drawing single pairs of ratings instead would take these for
     independent, and holding the expected disagreement fixed would leave out its part. Where the raters always agree no
     draw varies: the lower end is then 1 − u · δ / expected disagreement, u being the share of units that may have gone
-    unseen and δ the largest disagreement of two values. Groups count as units in that share. Value None with the reason in ``method`` where α is undefined.
+    unseen (groups, where given) and δ the largest disagreement of two values. Value None with the reason in ``method``
+    where α is undefined.
     """
     coincidences, values = _coincidences(ratings)
     if not len(coincidences):
@@ -163,7 +164,7 @@ def kendall_tau_b(
     if scored.value is None:
         return Interval(None, None, None, scored.n, "none: one side does not vary")
     if len(rows) > _MOST_RESAMPLED:
-        return _jackknifed_tau(scored.value, *rows.T, confidence)
+        return _jackknifed_tau(scored.value, rows[:, 0], rows[:, 1], confidence)
     return estimate(scored, seed=seed, resamples=resamples, confidence=confidence)
 
 

@@ -133,7 +133,7 @@ def weighted_ratio(
         return Interval(None, None, None, 0, "none: no item decides")
     weights = strata.weights
     total = float(weights @ wholes)
-    value = min(float(weights @ parts) / total, 1.0)
+    value = _rounded(min(float(weights @ parts) / total, 1.0))
     if items < 2:
         return Interval(value, None, None, items, "none: a single item")
     spread = spread_of_mean(np.atleast_2d((parts - value * wholes) / total), strata)

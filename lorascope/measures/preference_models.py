@@ -16,6 +16,7 @@ from lorascope.measures.statistics import Interval
 
 _RIDGE = 0.1  # in items: a prior of standard deviation 3.2 on the slope, which fades as items come in
 _FEWEST_ITEMS = 10
+_LEAST_SHARE = 0.1  # of items that must lie on either side of equal length
 _STEPS = 100
 _CONVERGED = 1e-10
 
@@ -32,8 +33,10 @@ def length_adjusted_win_rate(
     from five raters on the raters, as the win rate's own.
 
     Value None, with the reason in ``method``: fewer than ten items that differ from the commonest vote (all won, all
-    tied); lengths that do not vary; one side longer throughout, where equal length would be a guess outside the data;
-    wins and losses parted by length, where no finite model fits.
+    tied); lengths that do not vary; one side longer in more than nine items out of ten, where equal length lies at the
+    edge of the data or outside them and the model would be followed to where nothing was seen; wins and losses parted
+    by length, where no finite model fits. Items of equal length lie on both sides if the raters preferred an answer;
+    a tie of equal length, which may be the same text twice, lies on neither.
     """
     votes, strata, kept = rated(votes, strata)
     if len(log_lengths) != len(kept) or not np.isfinite(log_lengths[kept]).all():
@@ -63,8 +66,11 @@ def _unfit(scores: FloatArray, lengths: FloatArray) -> str | None:
         return f"fewer than {_FEWEST_ITEMS} items differ from the commonest vote"
     if np.ptp(lengths) <= 1e-9 * max(1.0, float(np.abs(lengths).max())):
         return "the difference of lengths does not vary"
-    if lengths.min() > 0 or lengths.max() < 0:
-        return "one side is longer in every item"
+    told = (lengths != 0) | (scores != 0.5)
+    items, longer, shorter = (int(side.sum()) for side in (told, lengths > 0, lengths < 0))
+    if items - max(longer, shorter) < _LEAST_SHARE * items:
+        most = f"{max(longer, shorter)} of {items} items"
+        return f"one side is longer in {most}: equal length lies at the edge of what was seen"
     won, lost = lengths[scores > 0], lengths[scores < 1]
     if won.min() >= lost.max() or won.max() <= lost.min():
         return "length parts wins from losses"

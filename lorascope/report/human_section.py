@@ -120,6 +120,7 @@ class StudyView:
     pairs: tuple[PairView, ...]
     standings: tuple[Shown, ...]
     alphas: tuple[AlphaRow, ...]
+    no_agreement: str
     raters: tuple[RaterRow, ...]
     side: str
     plan: str | None
@@ -141,6 +142,7 @@ def _study(study: HumanStudy, comparison: Comparison, words: Texts) -> StudyView
         pairs=tuple(_pair(pair, study, comparison, words) for pair in study.pairs),
         standings=_standings(study),
         alphas=tuple(_alpha(alpha, words) for alpha in study.alphas),
+        no_agreement=_no_agreement(study, words),
         raters=tuple(_rater(rater) for rater in study.raters),
         side=side_said(study, words),
         plan=study.plan,
@@ -291,6 +293,15 @@ def _alpha(alpha: Alpha, words: Texts) -> AlphaRow:
         units=numbers.count(alpha.units),
         meaning=alpha_meaning(alpha, words),
     )
+
+
+def _no_agreement(study: HumanStudy, words: Texts) -> str:
+    """One sentence in place of the table where agreement is undefined throughout, for lack of a second rating."""
+    if not study.alphas or any(alpha.estimate is not None or alpha.units for alpha in study.alphas):
+        return ""
+    reasons = list(dict.fromkeys(alpha.missing_reason for alpha in study.alphas if alpha.missing_reason))
+    told = f" ({words.joined(reasons[:1])})" if reasons else ""
+    return words.ended(f"{words('human.agreement')} (α): {words('human.alpha.unknown')}{told}")
 
 
 def _rater(rater: RaterQuality) -> RaterRow:

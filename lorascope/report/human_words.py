@@ -14,7 +14,6 @@ from lorascope.schema.comparison import Comparison
 from lorascope.schema.human import Alpha, HumanStudy, PairOutcome, SignTest
 from lorascope.schema.values import Delta, Estimate
 
-_SIGNIFICANT = 0.05
 _TENTATIVE, _RELIABLE = 0.667, 0.8
 """Krippendorff 2004, Content Analysis, chapter 11: for tentative conclusions, and for relying on single ratings."""
 
@@ -61,7 +60,7 @@ def pair_said(pair: PairOutcome, study: HumanStudy, comparison: Comparison, word
     side = favoured(pair.win_rate)
     facts = [_test(pair, words), _counted(pair, words), *_trust(study, words)]
     text = words.ended(words.joined(facts))
-    doubt = _doubt(side, pair.sign_test, words)
+    doubt = _doubt(side, pair.sign_test, study.alpha, words)
     tone = _tone(pair, side, comparison)
     return Said(tone, SYMBOLS[tone], _lead(pair, side, words), f"{text} {doubt}".strip())
 
@@ -103,9 +102,9 @@ def _equals(p: float) -> str:
     return shown if shown.startswith("<") else f"= {shown}"
 
 
-def _doubt(side: int, test: SignTest, words: Texts) -> str:
+def _doubt(side: int, test: SignTest, level: float, words: Texts) -> str:
     """Where the interval, weighted back to the population, and the test of the drawn items do not say the same."""
-    significant = test.p_value is not None and test.p_value < _SIGNIFICANT
+    significant = test.p_value is not None and test.p_value < level
     direction = (test.wins > test.losses) - (test.wins < test.losses) if significant else 0
     if direction == side:
         return ""

@@ -154,6 +154,7 @@ class HumanStudy(Model):
     systems: list[str]
     plan: str | None = Field(default=None, description="hash of the registered plan")
     registered: str | None = Field(default=None, description="the plan in words")
+    alpha: Finite = Field(default=0.05, gt=0, lt=1, description="level of the sign test, the registered one if any")
     deviations: list[str] = Field(default_factory=list, description="where the study departs from its plan")
     raters: list[RaterQuality]
     left_rate: Estimate | None = Field(default=None, description="share of decided votes that went to side A")

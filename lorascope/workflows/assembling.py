@@ -44,6 +44,7 @@ def assemble(
     command: Sequence[str],
     device: str,
     dtype: str,
+    engine: str | None,
     timings: Mapping[str, float],
     findings: Sequence[Finding] = (),
     missing: Sequence[Missing] = (),
@@ -61,7 +62,7 @@ def assemble(
 
     Each of ``answers`` is read as :func:`~lorascope.workflows.telling.tell` does. ``notes`` are lines that become
     findings of severity info. ``timings`` are seconds by step, to which those of the statistics are added. ``device``
-    is "none" where no model was run. ``noise`` is what asking again showed, computed as ``how_again`` says.
+    is "none" where no model was run, ``engine`` what answered, None where nothing was asked. ``noise`` is what asking again showed, computed as ``how_again`` says.
     """
     started = time.perf_counter()
     known = {task.task.spec.name: task for task in answers}
@@ -86,6 +87,7 @@ def assemble(
             git=git_state(),
             device=device,
             dtype=dtype,
+            engine=engine,
             timings={name: round(seconds, 3) for name, seconds in spent.items()},
             suite_hash=suite_hash,
         ),

@@ -241,6 +241,7 @@ def _assemble(run: _Run, answers: Sequence[TaskAnswers]) -> Comparison:
         command=run.options.command,
         device=run.heard.device,
         dtype=run.dtype,
+        engine="transformers" if answers else None,
         timings=run.timings,
         findings=[*run.opened.findings, *run.linted, *run.heard.findings, *run.curves.findings],
         missing=[*run.missing, *run.heard.missing, *run.curves.missing],

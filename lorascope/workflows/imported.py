@@ -258,6 +258,7 @@ def _measure(
         command=options.command,
         device="none",
         dtype=_NOT_RECORDED,
+        engine=f"import:{options.tool}",
         timings=timings,
         findings=[*_pairing_findings(pairing, base.name), *agreement_findings(options.tool, agreements)],
         missing=_missing(pairing),

@@ -49,7 +49,7 @@ def load_result(path: Path) -> Comparison:
         raise DataError("a result is a file, this is a folder", where=str(path), remedy=remedy + inside) from error
     except OSError as error:
         raise DataError(f"the result cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not a whole JSON document: {error}", where=str(path), remedy=remedy) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION and isinstance(version, int):

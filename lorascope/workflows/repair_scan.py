@@ -375,6 +375,7 @@ def _assemble(run: _Scan, report: RepairReport) -> Comparison:
             dtype=f"auto (base stored as {run.opened.base.dtype})"
             if run.options.dtype == "auto"
             else run.options.dtype,
+            engine="transformers",
             timings={name: round(seconds, 3) for name, seconds in run.timings.items()},
             suite_hash=run.suite_hash,
         ),

@@ -209,6 +209,7 @@ def compare_served(options: ServedOptions, watch: Watch | None = None) -> Path:
         command=options.command,
         device=server_url(asking.url),
         dtype="as served",
+        engine="server",
         timings=heard.timings,
         findings=heard.findings,
         missing=[*subjects.missing, *heard.missing],

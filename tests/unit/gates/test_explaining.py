@@ -117,6 +117,15 @@ def test_words_follow_the_policy() -> None:
     assert "confidence" not in told
 
 
+def test_baseline_that_is_not_at_hand_is_said(measured: Build, result: Result) -> None:
+    comparison = result(measured(delta=(0.0, -0.03, 0.03)))
+    for head, said in (('baseline = "old.json"', True), ("", False)):
+        told = " ".join(of(policy("support.accuracy", "max_drop = 0.1", head=head), comparison).sentences)
+        assert ("not at hand" in told) == said
+    told = " ".join(of(policy("support.accuracy", "min = 0.1", head='baseline = "old.json"'), comparison).sentences)
+    assert "baseline" not in told
+
+
 def test_absolute_limits_say_which_values_they_can_tell(measured: Build, result: Result) -> None:
     told = " ".join(of(policy("support.accuracy", "min = 0.7"), result(measured(own=(0.7, 0.66, 0.74)))).sentences)
     reach = 0.04 / 1.959964 * (1.644854 + 0.841621)

@@ -141,8 +141,9 @@ def test_baselines_that_cannot_be_compared(tmp_path: Path, gates: Path, console:
     with pytest.raises(EvaluationError, match="schema version 2") as caught:
         run_gate(result, gates, save(tmp_path / "a", document(*PASSING) | {"schema_version": 2}), console)
     assert caught.value.exit_code == 3
-    with pytest.raises(EvaluationError, match=r"baseline has no samples\.parquet"):
-        run_gate(result, gates, save(tmp_path / "b", document(*PASSING)), console)
+    bare = run_gate(result, gates, save(tmp_path / "b", document(*PASSING)), console)
+    assert (bare.exit_code, [row.outcome for row in bare.report.rows]) == (3, ["INVALID"])
+    assert "samples.parquet" in bare.report.rows[0].evidence
     beside = tmp_path / "run" / "baseline.json"
     beside.write_text(json.dumps(document(*PASSING)))
     with pytest.raises(EvaluationError, match=r"share one samples\.parquet"):

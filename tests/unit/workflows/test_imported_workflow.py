@@ -100,7 +100,7 @@ def test_what_is_not_known_of_the_checkpoints_is_null(harness: tuple[Comparison,
     comparison, out = harness
     assert (comparison.base.dtype, comparison.base.parameters.total) == ("float32", 38048)
     assert comparison.base.architecture == "not recorded"
-    assert comparison.provenance.device == "none"
+    assert (comparison.provenance.device, comparison.provenance.engine) == ("none", "import:lm-eval")
     assert {found.area for found in comparison.missing} == {"weights", "curves"}
     assert (out / "report.html").stat().st_size > 10_000
 
