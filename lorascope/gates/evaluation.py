@@ -18,6 +18,8 @@ from lorascope.schema.comparison import Comparison, Measurement
 from lorascope.schema.gates import GateReport, GateRow, Outcome
 from lorascope.schema.policy import Gate, GatePolicy, LimitName
 
+_CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -209,7 +211,8 @@ def _row(case: Case, reading: Reading, found: Measurement, p_adjusted: float | N
     judgement = _judgement(case, reading, p_adjusted)
     evidence = _evidence(limit, reading)
     if p_adjusted is not None:
-        evidence += f", p = {case.p_value:.3g}, {p_adjusted:.3g} after {limit.gate.correction} over {tests:,} tests"
+        named = _CORRECTIONS[limit.gate.correction]
+        evidence += f", p = {case.p_value:.3g} ({p_adjusted:.3g} by {named} over {tests:,} tests)"
     return GateRow(
         address=case.address,
         rule=limit.rule,

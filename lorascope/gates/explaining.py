@@ -224,7 +224,7 @@ def _assumed(gate: Gate, rules: Rules) -> list[Seen]:
     shares = Rules(rules.name, rules.limit / scale, rules.rule, rules.confidence, rules.tests)
     return [
         Seen(
-            f"{100 * discordant:.0f} % of the items differ",
+            f"{100 * discordant:.0f} % differ",
             n,
             drop * scale,
             right_wrong_chances(-drop, discordant, n, shares),

@@ -48,10 +48,10 @@ class Reading:
         return not self.exact and self.low is not None and self.low == self.high
 
     def negated(self) -> Self:
-        """The same reading with its sign turned."""
-        low = None if self.high is None else -self.high
-        high = None if self.low is None else -self.low
-        return replace(self, value=-self.value, low=low, high=high)
+        """The same reading with its sign turned; zero stays without one."""
+        low = None if self.high is None else 0.0 - self.high
+        high = None if self.low is None else 0.0 - self.low
+        return replace(self, value=0.0 - self.value, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)

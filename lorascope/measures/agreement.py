@@ -169,7 +169,7 @@ def kendall_tau_b(
 
 
 def _tau(rows: FloatArray) -> FloatArray:
-    return np.asarray(stats.kendalltau(rows[:, 0], rows[:, 1], method="asymptotic").statistic)
+    return np.asarray(stats.kendalltau(rows[:, 0], rows[:, 1]).statistic)
 
 
 def _resampled_tau(rows: FloatArray, counts: FloatArray) -> FloatArray:

@@ -62,7 +62,8 @@ def assemble(
 
     Each of ``answers`` is read as :func:`~lorascope.workflows.telling.tell` does. ``notes`` are lines that become
     findings of severity info. ``timings`` are seconds by step, to which those of the statistics are added. ``device``
-    is "none" where no model was run, ``engine`` what answered, None where nothing was asked. ``noise`` is what asking again showed, computed as ``how_again`` says.
+    is "none" where no model was run, ``engine`` what answered, None where nothing was asked. ``noise`` is what asking
+    again showed, computed as ``how_again`` says.
     """
     started = time.perf_counter()
     known = {task.task.spec.name: task for task in answers}

@@ -153,18 +153,23 @@ def outcome_line(report: GateReport) -> str:
 
 
 def show(report: GateReport, console: Console) -> None:
-    """Print the rows, those that block first, and the outcome."""
+    """Print the rows, those that block first, the doubts about the whole, and the outcome."""
     console.print(_table(report))
+    for warning in report.warnings:
+        console.print(Text(f"note: {warning}", style="yellow"))
     console.print(Text(headline(report), style="bold"))
 
 
 def _table(report: GateReport) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("Outcome", "Severity", "Measurement", "Rule", "Evidence"):
-        table.add_column(title, overflow="fold")
+    """Two columns, so that it reads in a terminal of any width: the outcome, and what it is about."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for row in by_urgency(report):
-        outcome = Text(row.outcome, style=_STYLES[row.outcome])
-        table.add_row(outcome, row.severity, Text(row.address), Text(row.rule), Text(row.evidence))
+        harmless = row.outcome != "PASS" and row.severity == "warn"
+        outcome = Text.assemble((row.outcome, _STYLES[row.outcome]), " (warns)" if harmless else "")
+        said = Text.assemble((row.address, "bold"), f"  {row.rule}\n{row.evidence}")
+        table.add_row(outcome, said.append(f"\nnote: {row.warning}", "yellow") if row.warning else said)
     return table
 
 

@@ -58,7 +58,7 @@ def _table(seen: Sequence[Seen]) -> Table:
             table.add_row(Text(each.address), f"{each.n:,}", f"{each.drop:.4g}", *shares, _items(each.needed))
         return table
     drop = max(each.drop for each in seen)
-    titles = ("Answers", "Items", "unchanged: PASS", "unchanged: FAIL", f"drop of {drop:.4g}: FAIL", _TITLES[-1])
+    titles = ("Items that", "Items", "unchanged: PASS", "unchanged: FAIL", f"drop of {drop:.4g}: FAIL", _TITLES[-1])
     for place, title in enumerate(titles):
         table.add_column(title, overflow="fold", justify="left" if place == 0 else "right")
     for _, pair in groupby(seen, key=lambda each: (each.discordant, each.n)):

@@ -12,11 +12,11 @@ have to be found by the same test.
 from __future__ import annotations
 
 import csv
-import getpass
 import hashlib
 import hmac
 import html
 import io
+import itertools
 import json
 import os
 import random
@@ -28,6 +28,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +38,34 @@ import pytest
 from rich.console import Console
 from scipy.stats import binomtest
 
-import lorascope.blind.study as study_module
 from lorascope.blind import StudyRequest, make_study
 from lorascope.blind.key import StudyKey
 from lorascope.schema.comparison import CheckpointInfo, Comparison, ParameterCounts, Provenance, TaskInfo
 from lorascope.workflows.blind import ExportOptions, export_study
 from lorascope.workflows.publish import document
 
-STUDIES, WITH_XLSX, LEAKY = 50, 25, 25
+STUDIES, WITH_XLSX, LEAKY = 44, 24, 24
 BASE, TUNED, MERGED = "tinybase-q7", "tuned-k9", "merged-m4"
 TASK, FINGERPRINT = "helpdesk-task", "fp-0b5d4c"
 SUFFIXES = (".html", ".xlsx", ".csv", ".label-studio.json")
-WORDS = ("the", "kiln", "is", "off", "when", "its", "red", "light", "fades", "<b>", "&", "窑", "炉火", "\n", '"so"', "_x")
+WORDS = (
+    "the",
+    "kiln",
+    "is",
+    "off",
+    "when",
+    "its",
+    "red",
+    "light",
+    "fades",
+    "<b>",
+    "&",
+    "窑",
+    "炉火",
+    "\n",
+    '"so"',
+    "_x",
+)
 STARTS = ("", "", "", "", "=", "- ", "+1 ", "'", "@")
 Numbers = dict[str, float]
 Contents = Mapping[str, bytes]
@@ -73,7 +90,8 @@ def comparison(*adapted: str) -> Comparison:
     )  # fmt: skip
 
 
-def samples_of(number: int, adapted: Sequence[str], items: int = 11) -> pyarrow.Table:
+@cache
+def samples_of(number: int, adapted: tuple[str, ...], items: int = 11) -> pyarrow.Table:
     """All answers are of one kind, some of them formulas, markup or long; one in eleven items has but one answer."""
     chance = random.Random(f"texts of {number}")
 
@@ -83,12 +101,12 @@ def samples_of(number: int, adapted: Sequence[str], items: int = 11) -> pyarrow.
     rows = []
     for place in range(items):
         base = text()
-        for name in adapted:
-            rows.append(
-                {"subject": name, "task": TASK, "item_id": f"case-{place:03}-id", "prompt": f"question {place}?",
-                 "base_output": base, "adapted_output": base if place == 0 else text(),
-                 "flip": chance.choice(["fixed", "broken", "both_right", None])}
-            )  # fmt: skip
+        rows += [
+            {"subject": name, "task": TASK, "item_id": f"case-{place:03}-id", "prompt": f"question {place}?",
+             "base_output": base, "adapted_output": base if place == 0 else text(),
+             "flip": chance.choice(["fixed", "broken", "both_right", None])}
+            for name in adapted
+        ]  # fmt: skip
     return pyarrow.Table.from_pylist(rows)
 
 
@@ -174,7 +192,9 @@ def html_records(content: bytes) -> Iterator[Record]:
         _, end = json.JSONDecoder().raw_decode(page, start)
         tokens = [found.group() for found in _STRING.finditer(page, start, end)]
         question, a, b = tokens[-3:]
-        yield Record(json.loads(tokens[1]), page[start:end], start, (question, a, b), tuple(map(json.loads, tokens[-3:])))  # type: ignore[arg-type]
+        yield Record(
+            json.loads(tokens[1]), page[start:end], start, (question, a, b), tuple(map(json.loads, tokens[-3:]))
+        )
         start = end + 1
 
 
@@ -184,10 +204,10 @@ def label_studio_records(content: bytes) -> Iterator[Record]:
     while start >= 0:
         _, end = json.JSONDecoder().raw_decode(text, start)
         tokens = [found.group() for found in _STRING.finditer(text, start, end)]
-        after = {json.loads(one): other for one, other in zip(tokens, tokens[1:], strict=False)}
+        after = {json.loads(one): other for one, other in itertools.pairwise(tokens)}
         written = (after["question"], after["answer_a"], after["answer_b"])
         meant = tuple(map(json.loads, written))
-        yield Record(json.loads(after["row"]), text[start:end], start, written, meant)  # type: ignore[arg-type]
+        yield Record(json.loads(after["row"]), text[start:end], start, written, meant)
         start = text.find("{", end)
 
 
@@ -228,11 +248,11 @@ def number_of(text: str) -> int:
 
 
 def skeleton(record: Record) -> str:
-    """What is left of a record without its id, texts and row number: markup, styles, keys, spaces."""
+    """What is left of a record without its id, texts, row number and head: markup, styles, keys, spaces."""
     left = record.raw.replace(record.id, "")
     for text in record.written:
         left = left.replace(text, "", 1)
-    return re.sub(r'r="[A-Z]*\d+"', "", left)
+    return re.sub(r'r="[A-Z]*\d+"|hmac-[0-9a-f]{64}|rater-\d+', "", left)
 
 
 def written_numbers(record: Record) -> Numbers:
@@ -247,6 +267,7 @@ def written_numbers(record: Record) -> Numbers:
         "offset": record.offset,
         "frame": len(left),
         "frame's checksum": number_of(left),
+        "frame's numbers": sum(map(int, re.findall(r"(?<!\w)\d+", left))),
         "spaces": sum(map(str.isspace, record.raw)),
         "texts' lengths": len(a) - len(b),
         "texts' escapes": (len(a) - len(said_a)) - (len(b) - len(said_b)),
@@ -395,7 +416,7 @@ def high(what: str, seen: Seen, groups: Mapping[str, str]) -> Guesses:
     for name, numbers in seen.items():
         if what in numbers:
             by_group.setdefault(groups[name], {})[name] = numbers[what]
-    guesses = {}
+    guesses: Guesses = {}
     for found in by_group.values():
         middle = statistics.median(found.values())
         guesses |= {name: value > middle for name, value in found.items() if value != middle}
@@ -512,45 +533,46 @@ def test_the_programs_own_drawing_replayed_with_guessed_seeds_finds_nothing(expo
         known = study.contents
         commitment = re.search(rb"hmac-([0-9a-f]{64})", known["rater-1.csv"])
         title = re.search(rb'"study":"study-([0-9a-f]+)"', known["rater-1.html"])
-        assert commitment and title
+        assert commitment is not None
+        assert title is not None
         time = int(study.folder.stat().st_mtime)
-        chances: dict[str, Callable[[], random.Random]] = {
-            "seed": lambda number=study.number: random.Random(number),
-            "seed as text": lambda number=study.number: random.Random(str(number)),
-            "numpy with the seed": lambda number=study.number: NumpyChance(np.random.default_rng(number)),
-            "numpy's older with the seed": lambda number=study.number: NumpyChance(np.random.RandomState(number)),
-            "study's name": lambda name=title[1]: random.Random(int(name, 16)),
-            "commitment": lambda name=commitment[1]: random.Random(int(name, 16)),
-            "time": lambda seconds=time: random.Random(seconds),
-        }  # type: ignore[dict-item]
+        seeds = {
+            "seed": study.number,
+            "study's name": int(title[1], 16),
+            "commitment": int(commitment[1], 16),
+            "time": time,
+        }
+        chances: dict[str, random.Random] = {what: random.Random(value) for what, value in seeds.items()}
+        chances |= {
+            "seed as text": random.Random(str(study.number)),
+            "numpy with the seed": NumpyChance(np.random.default_rng(study.number)),
+            "numpy's older with the seed": NumpyChance(np.random.RandomState(study.number)),
+        }
         for name, chance in chances.items():
             scores.setdefault(name, []).append(score(study, replayed(study, chance)))
     assert Scores(scores, {}).leaking() == {}
     assert all(sum(value != 0 for value in each) >= 25 for each in scores.values())
 
 
-def replayed(study: Exported, chance: Callable[[], random.Random]) -> Guesses:
+def replayed(study: Exported, chance: random.Random) -> Guesses:
     """The sides of a study made once more, with the samples in hand and a guess at the secret chance."""
     number, adapted = study.number, adapted_of(study.number)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_module.secrets, "SystemRandom", chance)
+        patch.setattr("lorascope.blind.study.secrets.SystemRandom", lambda: chance)
         made = make_study(samples_of(number, adapted), comparison(*adapted), request_of(number))
     rows = {row.id: row for sheet in made.sheets.values() for row in sheet.rows}
     left = {
-        (row.rater, rows[row.id].question, rows[row.id].answer_a): row.a == made.key.items[row.item].first
+        (row.rater, rows[row.id].question): row.a == made.key.items[row.item].first
         for row in made.key.rows
-        if row.kind in ("rated", "repeat")
+        if row.kind == "rated"
     }
-    guesses = {}
+    guesses: dict[tuple[str, str], tuple[str, bool]] = {}
     for name, sheet in sheets_of(study.contents).items():
-        rater = name.removesuffix(".csv")
         for record in sheet:
-            for turned in ((record.meant[1], True), (record.meant[2], False)):
-                side = left.get((rater, record.meant[0], turned[0]))
-                if side is not None:
-                    guesses[record.id] = side is turned[1]
-                    break
-    return guesses
+            place = name.removesuffix(".csv"), record.meant[0]
+            if place in left:
+                guesses.setdefault(place, (record.id, left[place]))
+    return dict(guesses.values())
 
 
 # --- planted leaks ---------------------------------------------------------------------------------------------------
@@ -620,12 +642,12 @@ PLANTED: dict[str, tuple[str, Leak, str]] = {
     "one key more": (
         ".label-studio.json",
         each_record(".label-studio.json", lambda record, first: f'{{"id": {1 + first}, {record.raw[1:]}'),
-        ".label-studio.json frame's checksum: high in the study",
+        ".label-studio.json frame's numbers: odd",
     ),
-    "keys exchanged": (
+    "space between keys": (
         ".html",
         each_record(".html", lambda record, first: record.raw.replace('{"id', '{ "id', 1) if first else record.raw),
-        ".html spaces: high in the sheet",
+        ".html frame: high in the sheet",
     ),
     "row's height": (
         ".xlsx",
@@ -635,11 +657,16 @@ PLANTED: dict[str, tuple[str, Leak, str]] = {
     "cell's style": (
         ".xlsx",
         each_record(
-            ".xlsx", lambda record, first: re.sub(r'(r="C\d+" )s="\d+"', rf'\1s="{1 + 50 * first}"', record.raw, count=1)
+            ".xlsx",
+            lambda record, first: re.sub(r'(r="C\d+" )s="\d+"', rf'\1s="{1 + 50 * first}"', record.raw, count=1),
         ),
         ".xlsx styles: positive",
     ),
-    "order of shared strings": (".xlsx", shared_strings_of_the_first_system_first, ".xlsx order in other parts: positive"),
+    "order of shared strings": (
+        ".xlsx",
+        shared_strings_of_the_first_system_first,
+        ".xlsx order in other parts: positive",
+    ),
 }
 
 
@@ -700,17 +727,13 @@ def test_no_file_holds_anything_of_the_key_or_the_result(exported: list[Exported
         assert stat.S_IMODE(study.key_path.stat().st_mode) == 0o600
         assert study.folder not in study.key_path.parents
         salt = study.key.salt
-        told = [salt, TASK, FINGERPRINT, "models-of-us", "run-of-ours", "-id", "case-0", "stratum", "rated", "mismatched"]
+        told = [salt, TASK, FINGERPRINT, "models-of-us", "run-of-ours", "-id", "case-0", "stratum", "mismatched"]
         told += [name for each in comparison(TUNED, MERGED).checkpoints for name in (each.name, each.content_hash)]
         told += [row.digest for row in study.key.rows]
-        told += [str(study.folder.parent), study.key_path.name, "/tmp/"]
-        if getpass.getuser() != "root":
-            told.append(getpass.getuser())
+        told += [str(study.folder.parent), study.key_path.name]
         for name, content in study.contents.items():
             for part, text in parts(name, content):
-                allowed = {"rated"} if part.endswith((".html", ".xml", ".txt")) else set()
-                found = [word for word in told if word.encode() in text or word in part]
-                assert set(found) <= allowed, (part, found)
+                assert not [word for word in told if word.encode() in text or word in part], part
 
 
 def test_the_folder_holds_the_sheets_alone_with_one_mode_and_time(exported: list[Exported]) -> None:
@@ -738,7 +761,8 @@ def test_files_differ_in_their_rows_and_heads_alone(exported: list[Exported]) ->
                 pages.setdefault((name, len(rows)), set()).add(page)
             elif name.startswith("sheets."):
                 others.setdefault(name, set()).add(content)
-    assert all(len(found) == 1 for found in (*pages.values(), *others.values()))
+    assert all(len(found) == 1 for found in pages.values())
+    assert all(len(found) == 1 for found in others.values())
     assert sum(map(len, pages.values())) < STUDIES
 
 
@@ -766,7 +790,8 @@ def test_workbooks_carry_no_author_and_no_time(exported: list[Exported]) -> None
                 core, app = book.read("docProps/core.xml").decode(), book.read("docProps/app.xml").decode()
                 frames.add(tuple((entry.filename, entry.external_attr, entry.create_system) for entry in entries))
             assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
-            assert not any(entry.extra or entry.comment for entry in entries) and not book.comment
+            assert not any(entry.extra or entry.comment for entry in entries)
+            assert not book.comment
             assert not re.search("creator|lastModifiedBy|created|modified", core)
             assert not re.search("Company|Manager|Template|TotalTime|HyperlinkBase", app)
     assert len(frames) == 1
@@ -781,3 +806,88 @@ def test_two_exports_with_one_seed_share_the_items_alone(exported: list[Exported
         assert not ids & others
         heads = [re.findall(rb"hmac-[0-9a-f]{64}", both["rater-1.csv"])[0] for both in (study.contents, study.twin)]
         assert heads[0] != heads[1]
+
+
+# --- three systems: what is equal for two need not be for three ------------------------------------------------------
+
+THREE = (BASE, TUNED, MERGED)
+
+
+@cache
+def of_three(number: int, items: int, raters: int, shared: int | None, identical: int) -> StudyKey:
+    request = StudyRequest(items=items, raters=raters, shared=shared, repeats=0, checks=0, identical=identical,
+                           seed=number)  # fmt: skip
+    return make_study(samples_of(number, (TUNED, MERGED), items + 4), comparison(TUNED, MERGED), request).key
+
+
+def names_alone_tell(found: Sequence[Mapping[str, int]], name: str) -> bool:
+    """Whether one system comes out first too often or too rarely: of three of which nothing is known, a third each."""
+    first = [[each for each in THREE if counts[each] == max(counts.values())] for counts in found]
+    clear = [each[0] for each in first if len(each) == 1]
+    return bool(clear) and binomtest(clear.count(name), len(clear), 1 / 3).pvalue < 0.001 / 12
+
+
+@pytest.mark.parametrize(("items", "raters"), [(3, 2), (5, 3), (7, 3)])
+@pytest.mark.parametrize("extreme", [min, max])
+def test_the_length_of_a_sheet_does_not_tell_which_systems_are_in_it(
+    items: int, raters: int, extreme: Callable[[Sequence[int]], int]
+) -> None:
+    """With items divided among raters and three systems, by which system is missing in the longest, shortest sheet."""
+    found = []
+    for number in range(80):
+        key = of_three(number, items, raters, 0, 0)
+        rows = Counter(row.rater for row in key.rows)
+        chosen = [rater for rater in rows if rows[rater] == extreme(list(rows.values()))]
+        if len(chosen) == 1:
+            missing = Counter(name for row in key.rows if row.rater == chosen[0] for name in THREE
+                              if name not in (row.a, row.b))  # fmt: skip
+            found.append(missing)
+    assert found
+    assert not names_alone_tell(found, BASE)
+    assert not names_alone_tell([Counter({name: -each[name] for name in THREE}) for each in found], BASE)
+
+
+def unevenness(signs: Sequence[int]) -> int:
+    return max(0, abs(sum(signs)) - 1)
+
+
+def sides_if(order: Sequence[str], key: StudyKey) -> int:
+    """How far the raters' sheets are from showing the later system as often left as right, were this the order."""
+    rank = order.index
+    signs: dict[str, list[int]] = {}
+    for row in key.rows:
+        if row.kind == "rated":
+            signs.setdefault(row.rater, []).append(1 if rank(row.a) > rank(row.b) else -1)
+    return sum(map(unevenness, signs.values()))
+
+
+def identical_rows_if(order: Sequence[str], key: StudyKey) -> int:
+    """How far the identical rows are from showing the later system's answer in half of them, were this the order."""
+    rank = order.index
+    signs = []
+    for row in key.rows:
+        item = key.items[row.item]
+        if row.kind == "identical" and row.a == row.b:
+            other = item.second if row.a == item.first else item.first
+            signs.append(1 if rank(row.a) > rank(other) else -1)
+    return unevenness(signs)
+
+
+@pytest.mark.parametrize("uneven", [sides_if, identical_rows_if])
+def test_balance_does_not_tell_a_reader_of_styles_which_of_three_systems_is_which(
+    uneven: Callable[[Sequence[str], StudyKey], int],
+) -> None:
+    """An attacker who sorts texts by author, without a name for any, tries which of the three lies between the others.
+
+    In the result's order a pair's later system is its first, and what is balanced by that order fits it alone.
+    """
+    found = []
+    for number in range(100):
+        key = of_three(number, 21, 3, None, 3)
+        counts = {}
+        for middle in THREE:
+            low, high_ = (name for name in THREE if name != middle)
+            counts[middle] = -uneven((low, middle, high_), key)
+        found.append(counts)
+    for name in THREE:
+        assert not names_alone_tell(found, name), name

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import runpy
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from scipy import stats
 
 from lorascope.blind.human_measurements import outcome_measurements
-from lorascope.blind.key import KeyRow, StudyItem
+from lorascope.blind.key import KeyRow, StudyItem, StudyKey, read_key, write_key
 from lorascope.blind.plan import Exclusions, StudyPlan
 from lorascope.blind.rows import OVERALL, RATINGS
 from lorascope.blind.scoring import score_study
@@ -202,7 +204,10 @@ def test_alphas_by_level_and_dimension() -> None:
 
 def test_one_rater_has_no_agreement() -> None:
     study = score(make.make_study(20, 1), TUNED)
-    assert all(each.estimate is None and each.missing_reason for each in study.alphas)
+    reasons = {each.name: each.missing_reason for each in study.alphas if each.estimate is None}
+    assert len(reasons) == len({each.name for each in study.alphas})
+    assert reasons["overall"] == "all ratings that count are by one rater"
+    assert reasons["logic"] == "no unit has two ratings"
 
 
 def test_registered_rules_take_votes_out() -> None:
@@ -212,9 +217,11 @@ def test_registered_rules_take_votes_out() -> None:
     assert study.pairs[0].votes.first == 24
     assert study.pairs[0].win_rate.value == 1.0
     assert study.plan == plan().hash
+    assert score(make.make_study(12, 3, plan=plan(alpha=0.01)), TUNED).alpha == 0.01
     assert study.registered
     assert study.deviations == []
-    assert any(note.startswith("rater-3 is excluded: passed 1 of 3 checks") for note in study.notes)
+    assert (study.raters[2].excluded or "").startswith("passed 1 of 3 checks")
+    assert not any("rater-3" in note for note in study.notes)
 
 
 def test_without_a_plan_nobody_is_excluded_but_warned_of() -> None:
@@ -223,6 +230,7 @@ def test_without_a_plan_nobody_is_excluded_but_warned_of() -> None:
     assert study.pairs[0].votes.first == 24 + 6
     assert any("rater-3 passed only 1 of 3 checks" in note for note in study.notes)
     assert study.registered is None
+    assert study.alpha == 0.05
 
 
 def test_all_raters_excluded() -> None:
@@ -288,6 +296,47 @@ def test_three_systems_have_standings() -> None:
     assert 0 < good.strength.value < best.strength.value
     assert best.strength.low is not None
     assert best.strength.low < 2.0 < (best.strength.high or 0)
+
+
+def asked_thrice(made: Any) -> StudyKey:
+    """The same study with every question asked of three pairs of systems."""
+    items = [item.model_copy(update={"item_id": f"i{place // 3}"}) for place, item in enumerate(made.key.items)]
+    key: StudyKey = made.key.model_copy(update={"items": items})
+    return key
+
+
+def test_a_question_of_several_pairs_is_one_unit() -> None:
+    made = make.make_study(90, 3, systems=("base", "good", "best"))
+    rng = np.random.default_rng(0)
+    # Whoever answers a question's first comparison from the left is preferred in all three, and rated alike.
+    sides = dict(zip(range(30), rng.integers(0, 2, 30), strict=True))
+
+    def answer(row: KeyRow, item: StudyItem) -> dict[str, str]:
+        place = int(item.item_id[1:]) // 3
+        side = int(sides[place] if rng.random() < 0.9 else rng.integers(0, 2))
+        return {"overall": "AB"[side], "logic_a": str(1 + place % 5), "logic_b": str(1 + (place + side) % 5)}
+
+    sheets = made.fill(answer)
+    apart = score_study(sheets, made.key, metrics={}, resamples=200)
+    key = asked_thrice(made)
+    sheets = [
+        replace(sheet, rows=tuple(replace(row, commitment=key.commitment) for row in sheet.rows)) for sheet in sheets
+    ]
+    joined = score_study(sheets, key, metrics={}, resamples=200)
+    assert (apart.left_rate.n, joined.left_rate.n) == (90, 30)
+    assert joined.left_rate.value == apart.left_rate.value
+    assert width(joined.left_rate) > 1.3 * width(apart.left_rate)
+    assert [each.strength.n for each in apart.standings] == [90] * 3
+    assert [each.strength.n for each in joined.standings] == [30] * 3
+    for one, other in zip(apart.alphas, joined.alphas, strict=True):
+        assert (one.estimate is None) == (other.estimate is None)
+        if one.estimate is not None:
+            assert one.estimate.value == other.estimate.value
+            assert "30 groups" in other.estimate.method
+
+
+def width(found: Any) -> float:
+    return float(found.high - found.low)
 
 
 def test_standings_that_are_not_finite_are_notes() -> None:
@@ -386,3 +435,42 @@ def test_studies_of_any_shape_and_with_any_holes_are_scored_or_refused(seed: int
         assert sum(each.drawn for each in pair.strata) == pair.items >= pair.identical
         assert pair.win_rate.low is None or pair.win_rate.low <= pair.win_rate.value <= (pair.win_rate.high or 0)
     assert HumanReport.model_validate_json(HumanReport(studies=[study]).model_dump_json()).studies == [study]
+
+
+def damaged(field: str, change: Any) -> Any:
+    def damage(raw: dict[str, Any]) -> None:
+        rows = {row["kind"]: row for row in raw["rows"]}
+        kind, _, name = field.partition(".")
+        (rows[kind] if name else raw)[name or kind] = change
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damaged("salt", "z" * 64), "salt"),
+        (damaged("salt", "5a" * 31), "salt"),
+        (damaged("salt", "5a" * 32 + "5"), "salt"),
+        (damaged("rated.item", 12), "is of item 12, the last is 11"),
+        (damaged("rated.rater", "rater-9"), "rater that the key does not list"),
+        (damaged("rated.a", "nobody"), "system that the key does not list"),
+        (damaged("rated.of", "q1"), "is rated and repeats no row"),
+        (damaged("repeat.of", None), "must say which row it repeats"),
+        (damaged("repeat.of", "q1"), "repeats q1, which the key does not list"),
+        (damaged("identical.wrong", "A"), "is identical and has no wrong side"),
+        (damaged("mismatched.wrong", None), "must say which side is wrong"),
+        (damaged("strata", [{"name": "other", "population": 9, "drawn": 9, "weight": 1}]), "stratum"),
+        (damaged("systems", [{"name": n, "role": "adapted", "content_hash": n} for n in ("tuned", "x")]), "system"),
+    ],
+)
+def test_a_damaged_key_is_said_and_no_crash(damage: Any, said: str, tmp_path: Path) -> None:
+    key = make.make_study(12, 2).key
+    write_key(key, tmp_path / "key.json")
+    assert read_key(tmp_path / "key.json") == key
+    raw = json.loads((tmp_path / "key.json").read_bytes())
+    damage(raw)
+    (tmp_path / "key.json").write_text(json.dumps(raw))
+    with pytest.raises(DataError, match="this is no study key") as raised:
+        read_key(tmp_path / "key.json")
+    assert said in str(raised.value)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from lorascope.errors import DataError
 from lorascope.measures.agreement import Level, alpha_interval, kendall_tau_b, krippendorff_alpha
@@ -118,3 +122,65 @@ def test_undefined_tau(first: list[float], second: list[float]) -> None:
 def test_tau_of_other_items() -> None:
     with pytest.raises(DataError, match="line up"):
         kendall_tau_b(np.zeros(3), np.zeros(4), seed=0)
+
+
+def test_tau_of_thousands_of_items_takes_little_time_and_memory() -> None:
+    """Five metrics of 5,000 items, with ties on one side; a table of all their pairs would take 200 MB each."""
+    random = np.random.default_rng(0)
+    first = random.normal(size=(5, 5000))
+    second = np.round(first + random.normal(size=(5, 5000)))
+    tracemalloc.start()
+    start = time.process_time()
+    found = [kendall_tau_b(a, b, seed=0) for a, b in zip(first, second, strict=True)]
+    spent, most = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spent < 10
+    assert most < 50e6
+    for each, a, b in zip(found, first, second, strict=True):
+        assert each.value == pytest.approx(stats.kendalltau(a, b).statistic)
+        assert each.low < each.value < each.high < each.low + 0.05
+
+
+@pytest.mark.parametrize("digits", [0, 6])
+def test_tau_has_the_same_interval_by_jackknife_as_by_resampling(digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    first = np.round(random.normal(size=450), digits)
+    second = np.round(first / 2 + random.normal(size=450), digits)
+    resampled = kendall_tau_b(first, second, seed=0)
+    monkeypatch.setattr("lorascope.measures.agreement._MOST_RESAMPLED", 100)
+    found = kendall_tau_b(first, second, seed=0)
+    assert ("bootstrap" in resampled.method, "jackknife" in found.method) == (True, True)
+    assert found.value == resampled.value
+    assert (found.low, found.high) == pytest.approx((resampled.low, resampled.high), abs=0.006)
+
+
+def test_tau_of_many_items_that_all_agree_has_no_interval() -> None:
+    first = np.arange(1000.0)
+    found = kendall_tau_b(first, -first, seed=0)
+    assert (found.value, found.low, found.high) == (pytest.approx(-1), None, None)
+    assert found.method.startswith("none: ")
+    nearly = kendall_tau_b(first, np.minimum(first, 3), seed=0)
+    assert -1 <= nearly.low < nearly.value < nearly.high <= 1
+    single = kendall_tau_b(first, (first == 0).astype(float), seed=0)
+    assert (single.value is None, single.low) == (False, None)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_units_of_one_group_are_drawn_together(level: Level) -> None:
+    thrice = np.tile(RATINGS, 3)
+    alone = alpha_interval(RATINGS, level=level, seed=0, resamples=500)
+    taken_apart = alpha_interval(thrice, level=level, seed=0, resamples=500)
+    together = alpha_interval(thrice, level=level, seed=0, resamples=500, groups=[*range(40)] * 3)
+    assert together.n == taken_apart.n == 3 * alone.n
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert taken_apart.high - taken_apart.low < 0.8 * (together.high - together.low)
+
+
+def test_perfect_agreement_is_bounded_by_groups() -> None:
+    ratings = np.tile([1.0, 2, 3, 4] * 3, (3, 1))
+    few = alpha_interval(np.tile(ratings, 5), level="nominal", seed=0, resamples=50, groups=[*range(12)] * 5)
+    assert few.low == pytest.approx(alpha_interval(ratings, level="nominal", seed=0, resamples=50).low, abs=0.02)
+    one = alpha_interval(ratings, level="nominal", seed=0, resamples=50, groups=["q"] * 12)
+    assert (one.value, one.low) == (1.0, None)
+    with pytest.raises(DataError, match="groups"):
+        alpha_interval(ratings, level="nominal", seed=0, groups=["q"])

@@ -251,7 +251,9 @@ def test_length_adjustment_takes_length_out() -> None:
         (VOTES[:, :9], LENGTHS[:9], "fewer than 10"),
         (VOTES, np.zeros(ITEMS), "does not vary"),
         (VOTES, np.full(ITEMS, 0.3), "does not vary"),
-        (VOTES, np.abs(LENGTHS) + 0.1, "longer in every item"),
+        (VOTES, np.abs(LENGTHS) + 0.1, "longer in 60 of 60 items: equal length lies at the edge"),
+        (VOTES, np.where(np.arange(ITEMS) < 5, -0.1, np.abs(LENGTHS) + 0.1), "longer in 55 of 60 items"),
+        (VOTES, np.where(np.arange(ITEMS) < 5, 0.1, -np.abs(LENGTHS) - 0.1), "longer in 55 of 60 items"),
         (np.ones(ITEMS), LENGTHS, "commonest vote"),
         (np.full((3, ITEMS), 0.5), LENGTHS, "commonest vote"),
         ((LENGTHS > 0.1).astype(float), LENGTHS, "parts wins from losses"),
@@ -333,3 +335,36 @@ def test_bradley_terry_of_nothing_or_itself() -> None:
         bradley_terry(["a"], ["a"], np.array([1.0]), items=["i"], reference="a")
     with pytest.raises(DataError, match="line up"):
         bradley_terry(["a"], ["b"], np.array([1.0, 0.0]), items=["i"], reference="a")
+
+
+@pytest.mark.parametrize("items", [6, 49, 93, 194, 196])
+def test_as_many_wins_as_losses_are_exactly_a_draw(items: int) -> None:
+    """In these numbers the sum of the items' weights is off in its last places."""
+    halves = np.tile([1.0, 0.0], items)
+    assert win_rate(halves).value == 0.5
+    assert win_rate(halves, Strata(np.tile([0, 0, 1, 1], items)[: 2 * items], np.array([7.0, 300.0]))).value == 0.5
+    assert win_rate(np.full((3, items), 0.5)).value == 0.5
+    assert rating_mean(4 * halves + 1).value == 3.0
+    delta = rating_mean(np.tile([1 / 3, -1 / 3], items), scale=(-4, 4))
+    assert str(delta.value) == "0.0"
+    assert left_rate(halves, np.ones(2 * items)).value == 0.5
+
+
+def test_length_adjustment_does_not_leave_what_was_seen() -> None:
+    """First is nearly always the shorter and wins nearly always: at equal length the model would say 99.9 %."""
+    random = np.random.default_rng(0)
+    lengths = np.where(np.arange(80) < 6, 0.05, -random.uniform(0.3, 1.5, 80))
+    votes = (random.random((3, 80)) < 1 / (1 + np.exp(-6 - 4 * lengths))).astype(float)
+    found = length_adjusted_win_rate(votes, lengths)
+    assert (found.value, found.method) == (
+        None, "none: one side is longer in 74 of 80 items: equal length lies at the edge of what was seen",
+    )  # fmt: skip
+    balanced = np.where(np.arange(80) < 8, 0.05, lengths)
+    assert length_adjusted_win_rate(votes, balanced).value is not None
+
+
+def test_equal_length_is_inside_where_preferences_were_seen_there() -> None:
+    lengths = np.where(np.arange(ITEMS) < 20, 0.0, np.abs(LENGTHS) + 0.1)
+    assert length_adjusted_win_rate(VOTES, lengths).value is not None
+    same_texts = np.where(np.arange(ITEMS) < 20, 0.5, VOTES)
+    assert "longer in 40 of 40 items" in length_adjusted_win_rate(same_texts, lengths).method

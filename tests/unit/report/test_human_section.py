@@ -119,6 +119,13 @@ def test_where_interval_and_test_differ_it_is_said(
     assert doubt in text
 
 
+def test_the_test_is_judged_at_the_registered_level(study: HumanStudy, causal: Comparison) -> None:
+    study.pairs[0].sign_test = SignTest(wins=64, losses=40, undecided=14, p_value=0.02)
+    assert "does not confirm it" not in said(study, causal)[2]
+    study.alpha = 0.01
+    assert "does not confirm it" in said(study, causal)[2]
+
+
 def test_the_ends_of_an_interval_decide() -> None:
     assert favoured(rate(0.6, 0.5, 0.7)) == 0
     assert favoured(rate(0.6, 0.501, 0.7)) == 1
@@ -274,3 +281,23 @@ def test_the_summary_has_the_human_test_and_the_gates(factory: ModuleType, encod
     assert ("alpha 0.41" if encoding == "ascii" else "α 0.41") in text
     assert "rater-3 was left out" in text
     assert "Gates A gate failed (1 FAIL, 1 INCONCLUSIVE, 1 PASS)" in text
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "<p>Agreement (α): not defined for these votes (all ratings that count are by one rater).</p>"),
+        ("zh", "<p>一致性 (α): 对这些投票没有定义 (all ratings that count are by one rater)。</p>"),
+    ],
+)
+def test_one_sentence_where_no_agreement_can_be_had(factory: ModuleType, language: str, sentence: str) -> None:
+    why = "all ratings that count are by one rater"
+    names = ("overall", "accuracy", "completeness", "logic", "fluency")
+    alphas = [Alpha(name=name, level="ordinal", units=0, missing_reason=why) for name in names]
+    shown = section(render_html(bare(factory, factory.human_study(alphas=alphas)), None, language=language), "human")
+    assert sentence in shown
+    assert shown.count(why) == 1
+    assert 'class="counts agreement"' not in shown
+    alphas[0] = Alpha(name="overall", level="ordinal", units=8, missing_reason="all ratings are the same value")
+    shown = section(render_html(bare(factory, factory.human_study(alphas=alphas)), None, language=language), "human")
+    assert 'class="counts agreement"' in shown
