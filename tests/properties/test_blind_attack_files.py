@@ -44,7 +44,7 @@ from lorascope.schema.comparison import CheckpointInfo, Comparison, ParameterCou
 from lorascope.workflows.blind import ExportOptions, export_study
 from lorascope.workflows.publish import document
 
-STUDIES, WITH_XLSX, LEAKY = 44, 24, 24
+STUDIES, WITH_XLSX, LEAKY = 36, 22, 22
 BASE, TUNED, MERGED = "tinybase-q7", "tuned-k9", "merged-m4"
 TASK, FINGERPRINT = "helpdesk-task", "fp-0b5d4c"
 SUFFIXES = (".html", ".xlsx", ".csv", ".label-studio.json")
@@ -529,7 +529,7 @@ class NumpyChance(random.Random):
 
 def test_the_programs_own_drawing_replayed_with_guessed_seeds_finds_nothing(exported: list[Exported]) -> None:
     scores: dict[str, list[int]] = {}
-    for study in exported:
+    for study in exported[:28]:
         known = study.contents
         commitment = re.search(rb"hmac-([0-9a-f]{64})", known["rater-1.csv"])
         title = re.search(rb'"study":"study-([0-9a-f]+)"', known["rater-1.html"])
@@ -551,7 +551,7 @@ def test_the_programs_own_drawing_replayed_with_guessed_seeds_finds_nothing(expo
         for name, chance in chances.items():
             scores.setdefault(name, []).append(score(study, replayed(study, chance)))
     assert Scores(scores, {}).leaking() == {}
-    assert all(sum(value != 0 for value in each) >= 25 for each in scores.values())
+    assert all(sum(value != 0 for value in each) >= 18 for each in scores.values())
 
 
 def replayed(study: Exported, chance: random.Random) -> Guesses:
@@ -827,14 +827,13 @@ def names_alone_tell(found: Sequence[Mapping[str, int]], name: str) -> bool:
     return bool(clear) and binomtest(clear.count(name), len(clear), 1 / 3).pvalue < 0.001 / 12
 
 
-@pytest.mark.parametrize(("items", "raters"), [(3, 2), (5, 3), (7, 3)])
-@pytest.mark.parametrize("extreme", [min, max])
+@pytest.mark.parametrize(("items", "raters", "extreme"), [(3, 2, min), (3, 2, max), (5, 3, min), (7, 3, max)])
 def test_the_length_of_a_sheet_does_not_tell_which_systems_are_in_it(
     items: int, raters: int, extreme: Callable[[Sequence[int]], int]
 ) -> None:
     """With items divided among raters and three systems, by which system is missing in the longest, shortest sheet."""
     found = []
-    for number in range(80):
+    for number in range(60):
         key = of_three(number, items, raters, 0, 0)
         rows = Counter(row.rater for row in key.rows)
         chosen = [rater for rater in rows if rows[rater] == extreme(list(rows.values()))]
@@ -882,7 +881,7 @@ def test_balance_does_not_tell_a_reader_of_styles_which_of_three_systems_is_whic
     In the result's order a pair's later system is its first, and what is balanced by that order fits it alone.
     """
     found = []
-    for number in range(100):
+    for number in range(80):
         key = of_three(number, 21, 3, None, 3)
         counts = {}
         for middle in THREE:
