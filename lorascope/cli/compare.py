@@ -66,11 +66,9 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
     lorascope compare models/base runs/lora --suite suite.yaml --gates gates.toml
     lorascope compare qwen=models/base law=runs/law --engine openai --url http://localhost:8000/v1 --data val.jsonl
     """
-    from lorascope.cli.show import show_result
+    from lorascope.cli.show import gate_code, show_result
     from lorascope.workflows.compare import CompareOptions
     from lorascope.workflows.compare import compare as run
-    from lorascope.workflows.gate import outcome_line
-    from lorascope.workflows.publish import load_result
     from lorascope.workflows.served import ServedOptions, compare_served, served_only
     from lorascope.workflows.tasks import Questions
 
@@ -100,9 +98,4 @@ def compare(base: str, adapted: tuple[str, ...], **options: Any) -> int:
         settings = CompareOptions(asking=asking, analysis=analysis, weights=weights, **shared, **options)
         result = run(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
-    judged = load_result(result).gates
-    if judged is None or judged.passed:
-        return 0
-    if quiet:
-        click.echo(outcome_line(judged), err=True)
-    return 1
+    return gate_code(result, quiet=quiet)

@@ -137,10 +137,9 @@ def files(**options: Any) -> int:
 
 
 def _import(tool: Tool, options: dict[str, Any]) -> int:
-    from lorascope.cli.show import show_result
+    from lorascope.cli.show import gate_code, show_result
     from lorascope.workflows.imported import ImportOptions
     from lorascope.workflows.imported import import_runs as run
-    from lorascope.workflows.publish import load_result
 
     quiet, as_json = options.pop("quiet"), options.pop("as_json")
     options.pop("debug")
@@ -149,5 +148,4 @@ def _import(tool: Tool, options: dict[str, Any]) -> int:
     )
     result = run(settings, watcher(quiet))
     show_result(result, quiet=quiet, as_json=as_json)
-    judged = load_result(result).gates
-    return 0 if judged is None or judged.passed else 1
+    return gate_code(result, quiet=quiet)

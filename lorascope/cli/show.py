@@ -28,9 +28,21 @@ def show_result(result: Path, *, quiet: bool = False, as_json: bool = False) -> 
 
         print_repair(comparison.repair, console)
     if comparison.gates is not None:
-        from lorascope.workflows.gate import show
+        from lorascope.workflows.gate import show_rows
 
-        show(comparison.gates, console)
+        show_rows(comparison.gates, console)
     report = result.parent / REPORT
     if report.is_file():
         console.print(f"\nReport: {report}", highlight=False, markup=False, soft_wrap=True)
+
+
+def gate_code(result: Path, *, quiet: bool = False) -> int:
+    """Exit code of a command that also held its result to a policy: 0, 1, or 3; ``quiet`` says what does not pass."""
+    from lorascope.workflows.gate import judged_in, outcome_line
+
+    judged = judged_in(result)
+    if judged is None:
+        return 0
+    if quiet and judged.exit_code:
+        print(outcome_line(judged.report), file=sys.stderr)
+    return judged.exit_code

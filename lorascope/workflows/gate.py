@@ -147,6 +147,12 @@ def _baseline(
     return None if path is None else read_baseline(path, result_path, comparison)
 
 
+def judged_in(result_path: Path) -> Judged | None:
+    """What the gates of a finished result came to when it was made; None where it was held to no policy."""
+    report = load_result(result_path).gates
+    return None if report is None else Judged(report, exit_code(report), "")
+
+
 def outcome_line(report: GateReport) -> str:
     """The outcome in one line, for those who asked for no table."""
     return headline(report)
@@ -154,10 +160,15 @@ def outcome_line(report: GateReport) -> str:
 
 def show(report: GateReport, console: Console) -> None:
     """Print the rows, those that block first, the doubts about the whole, and the outcome."""
+    show_rows(report, console)
+    console.print(Text(headline(report), style="bold"))
+
+
+def show_rows(report: GateReport, console: Console) -> None:
+    """Print the rows, those that block first, and the doubts about the whole."""
     console.print(_table(report))
     for warning in report.warnings:
         console.print(Text(f"note: {warning}", style="yellow"))
-    console.print(Text(headline(report), style="bold"))
 
 
 def _table(report: GateReport) -> Table:

@@ -35,6 +35,11 @@ def task(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def result(tmp_path: Path) -> Path:
+    return put_result(tmp_path)
+
+
+def put_result(tmp_path: Path) -> Path:
+    """A finished result of a base and two adapted checkpoints, with its samples."""
     folder = tmp_path / "run"
     folder.mkdir()
     content = {
