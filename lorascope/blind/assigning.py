@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 from lorascope.blind.drawing import Drawn
 
-_Any = TypeVar("_Any")
 Cell = tuple[int, int]
 """A rater's place and an item's place in the study: one rated row."""
 
@@ -23,13 +21,16 @@ def share_items(items: Mapping[int, Drawn], raters: int, shared: int | None, cha
 
     ``shared`` None: every rater rates all. Else so many items (all, where there are fewer) are everybody's, the
     others one rater's each; both are spread over pairs of systems and strata, and raters get as many items to within
-    one.
+    one. Which raters get one more of a pair goes by a random order of the pairs: by that of their names, it would tell
+    a reader who sorts texts by author which pair is which.
     """
     if shared is None or shared >= len(items):
         return [list(items) for _ in range(raters)]
     spread = list(items)
     chance.shuffle(spread)
-    spread.sort(key=lambda place: (items[place].pair, items[place].stratum))
+    pairs = sorted({items[place].pair for place in spread})
+    ranks = dict(zip(pairs, chance.sample(range(len(pairs)), len(pairs)), strict=True))
+    spread.sort(key=lambda place: (ranks[items[place].pair], items[place].stratum))
     start = chance.random()
     common = {int((number + start) * len(spread) / shared) for number in range(shared)}
     rest = [place for at, place in enumerate(spread) if at not in common]
@@ -43,11 +44,14 @@ def balanced_sides(
 ) -> dict[Cell, bool]:
     """Whether the first system stands on side A, for every rated row.
 
-    To within one, it does so in half of the rows of each rater, of each rater's rows of one pair of systems, and of
-    each item over its raters, all at the same time. The rows of each of these sets are coupled two by two as
-    opposites, in the rater's sets and in the item's sets apart. Then every row has at most two opposites, and going
-    from one to the next either ends or comes back after an even number of steps, so that the sides can always be
-    kept; each such chain starts with a toss of a coin. Of a set, at most one row has its opposite outside.
+    To within one, it does so in half of each rater's rows of one pair of systems and of each item's rows over its
+    raters, both at the same time; so the counts of both sides over all rows of a rater differ by at most the number of
+    pairs. The rows of each of these sets are coupled two by two as opposites, in the rater's sets and in the item's
+    sets apart. Then every row has at most two opposites, and going from one to the next either ends or comes back after
+    an even number of steps, so that the sides can always be kept; each such chain starts with a toss of a coin.
+
+    Every set is of one pair: were rows of two pairs coupled, the balance would hold only for the true choice of the
+    first system in each, and a reader who sorts texts by author could tell which of three systems is which.
     """
     by_rater: dict[Cell, Cell] = {}
     by_item: dict[Cell, Cell] = {}
@@ -57,8 +61,8 @@ def balanced_sides(
         for place in places:
             by_pair.setdefault(items[place].pair, []).append((rater, place))
             raters_of.setdefault(place, []).append((rater, place))
-        odd = [cell for cells in by_pair.values() for cell in _couple(cells, by_rater, chance)]
-        _couple(odd, by_rater, chance)
+        for cells in by_pair.values():
+            _couple(cells, by_rater, chance)
     for cells in raters_of.values():
         _couple(cells, by_item, chance)
     sides: dict[Cell, bool] = {}
@@ -69,13 +73,12 @@ def balanced_sides(
     return sides
 
 
-def _couple(cells: Iterable[_Any], opposites: dict[_Any, _Any], chance: random.Random) -> list[_Any]:
-    """Make the cells opposites two by two, at random; the one left over, if any."""
+def _couple(cells: Iterable[Cell], opposites: dict[Cell, Cell], chance: random.Random) -> None:
+    """Make the cells opposites two by two, at random; of an odd number one has none."""
     order = list(cells)
     chance.shuffle(order)
     for one, other in zip(order[0::2], order[1::2], strict=False):
         opposites[one], opposites[other] = other, one
-    return order[-1:] if len(order) % 2 else []
 
 
 def _colour(start: Cell, side: bool, opposites: Sequence[Mapping[Cell, Cell]], sides: dict[Cell, bool]) -> None:

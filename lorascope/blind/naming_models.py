@@ -1,4 +1,7 @@
-"""Answers that give their author away: they name a model, or say that a language model is speaking."""
+"""Answers that give their author away.
+
+They name a model, say that a language model is speaking, or show the markers of a template of chats or instructions.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,33 @@ _SPEAKING = (
     r"as an? (?:ai|artificial intelligence|large language|language)(?: language)? (?:model|assistant)",
     r"as an ai",
     r"i(?: am|['’]m) an? (?:ai|artificial intelligence|large language|language)(?: language)? (?:model|assistant)",
+    r"i(?: was|['’]ve been| have been| am|['’]m) (?:further )?(?:fine|instruction)[- ]?tuned",
+    r"my (?:training data|fine-?tuning|knowledge cut-?off)",
 )
 _SPEAKING_CHINESE = (
-    r"(?:作为|我是)(?:一个|一名|一种|一款)?(?:由[^，。]{1,12}(?:开发|训练)的)?(?:人工智能|AI|大?语言模型|大模型)"
+    r"我(?:是?经过|被|接受过)了?(?:指令)?微调|我的(?:训练数据|训练语料|知识截止)"
+    r"|(?:作为|我是)(?:一个|一名|一种|一款)?(?:由[^，。]{1,12}(?:开发|训练)的)?(?:人工智能|AI|大?语言模型|大模型)"
 )
+# Where generation did not stop, or a template was not followed, its signs stand in the text.
+_MARKERS = (
+    r"<[|｜]\w(?:[\w▁ .:-]{0,40}\w)?[|｜]>",  # <|im_end|>, <|eot_id|>, <|endoftext|>; DeepSeek's have full-width bars
+    r"</?s>", r"<(?:bos|eos|pad|unk|sop|eop)>", r"</?(?:start|end)_of_(?:turn|text|image)>", r"<reserved_\d+>",
+    r"\[/?INST\]", r"<</?SYS>>", r"\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    r"\[(?:BOS|EOS|PAD|UNK|CLS|SEP|[gs]?MASK)\]", r"</?(?:think|thinking|thought|tool_call|tool_response)>",
+    r"^ {0,3}#{2,3} ?(?:Instructions?|Response|Input|Output|Assistant|Human|User|System):",
+    r"^(?:Human|Assistant|ASSISTANT):",
+)  # fmt: skip
 _COMMON = {"adapter", "base", "best", "checkpoint", "final", "full", "last", "latest", "lora", "model", "tuned"}
 _SHORTEST = 3
 
 
 def naming(answers: Iterable[str], systems: Iterable[CheckpointInfo]) -> list[str]:
-    """Words in the answers that name a model or system, as they stand there, each once, sorted.
+    """Words in the answers that tell of a model or system, as they stand there, each once, sorted.
 
     Looked for as whole words: the compared checkpoints' names and the last parts of their paths (not single words
     such as "base" or "model", nor names under three letters), well-known assistants, and phrases such as "as an AI
-    language model". A Chinese sign beside a Latin name ends the word too.
+    language model". A Chinese sign beside a Latin name ends the word too. Looked for as they are: markers of templates,
+    such as ``<|im_end|>``, ``</s>``, ``[/INST]``, ``<think>``, or "### Response:" where a line begins.
     """
     patterns = _patterns(systems)
     return sorted({found.group() for text in answers for pattern in patterns for found in pattern.finditer(text)})
@@ -45,6 +61,7 @@ def _patterns(systems: Iterable[CheckpointInfo]) -> list[re.Pattern[str]]:
         re.compile(_word((*own, *_ANY_CASE, *_SPEAKING)), re.IGNORECASE),
         re.compile(_word(_AS_WRITTEN)),
         re.compile(f"{_CHINESE}|{_SPEAKING_CHINESE}", re.IGNORECASE),
+        re.compile("|".join(_MARKERS), re.MULTILINE),
     ]
 
 
@@ -59,4 +76,5 @@ def in_words(found: Mapping[str, list[str]]) -> str:
     listed = [f"{item_id} ({', '.join(words)})" for item_id, words in list(found.items())[:10]]
     more = f" and {len(found) - 10} more" if len(found) > 10 else ""
     says = "1 item has an answer that names" if len(found) == 1 else f"{len(found)} items have an answer that names"
-    return f"{says} a model or system, which may tell raters who wrote it: {', '.join(listed)}{more}"
+    what = "a model or system or shows a template's markers"
+    return f"{says} {what}, which may tell raters who wrote it: {', '.join(listed)}{more}"

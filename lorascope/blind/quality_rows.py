@@ -3,7 +3,9 @@
 No row may say which system is which, to a reader of all sheets neither. So everything here treats the two systems of
 an item alike. In a mismatched row the item's own answer is either system's by the toss of a coin, and so is the answer
 that does not belong: were it always the other system's, a text that shows in two rows would link the systems of two
-items. Of the identical rows made of one answer half are the first system's, in random order over all sheets.
+items. Of the identical rows made of one answer, half are of one kind and half of the other, in random order over all
+sheets; for each pair of systems a coin says whether the one kind is the first system's or the second's. And nothing
+goes by the pair itself, so that of three systems none is found by the pairs that have most checks.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ class Material:
     """What all sheets are made from.
 
     ``items`` are the drawn ones, ``candidates`` all that could be, by task. ``turns`` says, for one identical row after
-    the other, whether the first (0) or the second system's answer (1) is shown twice.
+    the other, whether the first (0) or the second system's answer (1) is shown twice; in pairs of systems that are
+    ``turned`` (1, not 0) it is the other way round.
     """
 
     items: Sequence[Drawn]
     candidates: Mapping[str, Sequence[Candidate]]
     turns: Iterator[int]
+    turned: Mapping[tuple[str, str], int]
     chance: random.Random
 
     def shown(self, place: int) -> tuple[Shown, Shown]:
@@ -91,10 +95,11 @@ def repeats(rated: Mapping[int, Draft], number: int, choosing: Choosing, materia
 def mismatched(number: int, choosing: Choosing, material: Material) -> list[Draft]:
     """Checks: an item's own answer beside one that a system gave to another question of the same task.
 
-    Items that both systems answered rightly come first, so that the answer that belongs is the better one.
+    Items that all systems answered rightly come first, so that the answer that belongs is the better one. All of them,
+    not the item's two: of three systems, the two best would have the most checks in common.
     """
     found: list[Draft] = []
-    good = [place for place, item in enumerate(material.items) if _both_right(item)]
+    good = [place for place, item in enumerate(material.items) if _all_right(item.candidate)]
     for place in choosing.ranked(good):
         if len(found) == number:
             break
@@ -105,9 +110,8 @@ def mismatched(number: int, choosing: Choosing, material: Material) -> list[Draf
     return found
 
 
-def _both_right(item: Drawn) -> bool:
-    flips = [item.candidate.flips[system] for system in item.pair if system in item.candidate.flips]
-    return bool(flips) and all(flip == "both_right" for flip in flips)
+def _all_right(candidate: Candidate) -> bool:
+    return bool(candidate.flips) and all(flip == "both_right" for flip in candidate.flips.values())
 
 
 def _mismatched_row(place: int, material: Material) -> Draft | None:
@@ -145,7 +149,7 @@ def identical(number: int, choosing: Choosing, material: Material) -> list[Draft
             break
         if all(material.items[place].answers):
             choosing.use(place)
-            shown = material.shown(place)[next(material.turns)]
+            shown = material.shown(place)[next(material.turns) ^ material.turned[material.items[place].pair]]
             found.append(_identical_row(place, (shown, shown), material))
     return found
 

@@ -14,6 +14,8 @@ OVERALL = {"A much": 2, "A": 1, "tie": 0, "both bad": 0, "B": -1, "B much": -2}
 """Choices of the overall preference, in reading order, and how far each prefers A."""
 RATINGS = tuple(f"{dimension}_{side}" for side in "ab" for dimension in DIMENSIONS)
 """Names of the eight ratings of a row: accuracy_a … fluency_b, each 1 to 5 or not given."""
+_UNSEEN = "\u200b\u200c\u200d\u2060\ufeff"
+_OUTER = _UNSEEN + "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace())
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
@@ -63,15 +65,18 @@ class FilledRow:
 
 @dataclass(frozen=True, slots=True)
 class FilledSheet:
-    """A sheet as given back; ``name`` is its file's."""
+    """A sheet as given back; ``name`` is its file's. ``study``: the study's name, None where the format has none."""
 
     name: str
     rows: tuple[FilledRow, ...]
+    study: str | None = None
 
 
 def clean(text: str) -> str:
     """A text as sheets show it: without outer white space, which alone can tell systems apart, or control characters.
 
-    Line ends become ``\\n``; controls, lone surrogates and Unicode's line separators become U+FFFD.
+    Characters without width (U+200B to U+200D, U+2060, U+FEFF) go with the outer white space; inside a text scripts and
+    emoji need the joiners. Line ends become ``\\n``; controls, lone surrogates, Unicode's line separators and U+FEFF
+    inside a text become U+FFFD.
     """
-    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n").strip())
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n").strip(_OUTER))

@@ -2,10 +2,15 @@
 
 Who holds every sheet and this source, but not the key, is to do no better than chance at saying which system wrote
 which answer, unless the texts themselves tell. The seed decides which items are drawn and nothing more. All else
-(pairs, sides, order, ids, checks) comes from the operating system's randomness, and no step asks which of two systems
-is which: exchange the systems' names, and every sheet comes about with the same probability. So whatever is seen in
-the sheets besides texts, both namings remain equally likely. That a rater's sides are turned round on another's sheet
+(pairs, sides, order, ids, checks) comes from the operating system's randomness, and no step asks which of the systems
+is which: exchange their names in any way, and every sheet comes about with the same probability. So whatever is seen in
+the sheets besides texts, all namings remain equally likely. That a rater's sides are turned round on another's sheet
 can be seen; it says that the two rows are opposites, not which of them is which.
+
+With three systems or more this asks for more than with two. A reader may tell the authors apart by their style without
+a name for any, and try which order of the systems fits what was balanced. So each pair is balanced by itself, the order
+of the pairs is random, a coin for each pair says what counts as its first system, and no row goes by how well the
+systems of its pair did.
 """
 
 from __future__ import annotations
@@ -119,7 +124,8 @@ def _drafts(
     to_make = request.raters * max(0, request.identical - len(alike(content.items)))
     odd = chance.randrange(2)
     turns = chance.sample([(place + odd) % 2 for place in range(to_make)], to_make)
-    material = Material(content.items, by_task, iter(turns), chance)
+    turned = {pair: chance.randrange(2) for pair in sorted({item.pair for item in content.items})}
+    material = Material(content.items, by_task, iter(turns), turned, chance)
     return {
         f"rater-{rater + 1}": _rows({place: sides[rater, place] for place in share}, request, material)
         for rater, share in enumerate(shares)

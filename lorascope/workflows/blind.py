@@ -61,7 +61,8 @@ def export_study(options: ExportOptions, console: Console) -> ExportedStudy:
     """Draw the items, write every rater's sheet in every format, and the key to a folder of its own.
 
     The sheets' folder appears whole or not at all. Errors: OutputError where there is a study already, UsageError for
-    a key among the sheets, DataError without samples, and what :func:`make_study` refuses.
+    a key among the sheets or sheets within the result's folder, DataError without samples, and what
+    :func:`make_study` refuses.
     """
     folder, key_path = _places(options)
     comparison = load_result(options.result)
@@ -78,10 +79,18 @@ def export_study(options: ExportOptions, console: Console) -> ExportedStudy:
 
 
 def _places(options: ExportOptions) -> tuple[Path, Path]:
-    """Folder and key; by default beside the result's folder, since raters must get neither result nor samples."""
-    run = options.result.parent if options.result.parent.name else options.result.resolve().parent
+    """Folder and key, by default beside the result's folder. The key may lie in it, the sheets may not.
+
+    What lies with the result (itself, its report, its samples) names the author of every answer.
+    """
+    beside = options.result.parent
+    run = beside.resolve() if beside.name in ("", "..") else beside
     folder = options.folder or run.parent / f"{run.name}-sheets"
     key_path = options.key or run.parent / f"{run.name}-key" / "key.json"
+    around = {folder.resolve(), *folder.resolve().parents}
+    if beside.resolve() in around or options.result.resolve().parent in around:
+        problem = "the sheets would lie in the result's own folder, whose files name the author of every answer"
+        raise UsageError(problem, where=str(folder), remedy="put the sheets in a folder outside of it with --out")
     if folder.resolve() == key_path.resolve() or folder.resolve() in key_path.resolve().parents:
         problem = "the key would lie in the folder of the sheets, where every rater finds it"
         raise UsageError(problem, where=str(key_path), remedy="put the key in another folder with --key")
@@ -175,7 +184,8 @@ def _tell(study: Study, sheets: Sequence[Path], key_path: Path, console: Console
         lines.append(f"{identical} items have two identical answers: they count as ties, unrated")
     lines += [f"note: {warning}" for warning in study.warnings]
     lines.append(f"sheets in {sheets[0].parent}: one file a rater is filled in and sent back")
-    lines.append(f"key in {key_path} (readable by you alone): keep it from the raters")
+    lines.append(f"key in {key_path} (readable by you alone)")
+    lines.append("keep the key, the result, its report and its samples from the raters")
     lines.append(f"commitment {study.key.commitment}")
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -425,8 +425,10 @@ def checks_with(own: bool) -> Leak:
 
 
 def identical_rows_of_the_base(patch: pytest.MonkeyPatch, honest: list[Study]) -> list[Study]:
-    def material(items: object, candidates: object, turns: object, chance: random.Random) -> Material:
-        return Material(items, candidates, iter(lambda: 1, 0), chance)  # type: ignore[arg-type]
+    def material(
+        items: object, candidates: object, turns: object, turned: Mapping[tuple[str, str], int], chance: random.Random
+    ) -> Material:
+        return Material(items, candidates, iter(lambda: 1, 0), dict.fromkeys(turned, 0), chance)  # type: ignore[arg-type]
 
     patch.setattr(study_module, "Material", material)
     return studies(LEAKY)

@@ -846,6 +846,22 @@ def test_the_length_of_a_sheet_does_not_tell_which_systems_are_in_it(
     assert not names_alone_tell([Counter({name: -each[name] for name in THREE}) for each in found], BASE)
 
 
+def test_checks_do_not_tell_which_of_three_systems_is_the_base_or_the_best() -> None:
+    """By the system with the most checks: that both answers are right is known of more pairs with the base."""
+    found = []
+    for number in range(60):
+        samples = samples_of(number, (TUNED, MERGED), 31)
+        flips = [random.Random(f"{number} {row}").choice(["both_right", "broken"]) for row in range(samples.num_rows)]
+        samples = samples.set_column(samples.schema.get_field_index("flip"), "flip", pyarrow.array(flips))
+        request = StudyRequest(items=30, raters=3, repeats=0, checks=4, identical=0, seed=number)
+        key = make_study(samples, comparison(TUNED, MERGED), request).key
+        items = [key.items[row.item] for row in key.rows if row.kind == "mismatched"]
+        found.append(Counter(name for item in items for name in (item.first, item.second)))
+        found[-1] = Counter({name: found[-1][name] for name in THREE})
+    for name in THREE:
+        assert not names_alone_tell(found, name), name
+
+
 def unevenness(signs: Sequence[int]) -> int:
     return max(0, abs(sum(signs)) - 1)
 

@@ -47,10 +47,37 @@ def test_sides_are_balanced_within_raters_pairs_and_items_at_once(
     assert set(sides) == {(rater, place) for rater, places in enumerate(shares) for place in places}
     sets: dict[object, list[bool]] = {}
     for (rater, place), first_left in sides.items():
-        for name in (("rater", rater), ("cell", rater, items[place].pair), ("item", place)):
+        for name in (("cell", rater, items[place].pair), ("item", place)):
             sets.setdefault(name, []).append(first_left)
     for name, found in sets.items():
         assert abs(2 * sum(found) - len(found)) <= 1, name
+    for rater, places in enumerate(shares):
+        left = sum(sides[rater, place] for place in places)
+        assert abs(2 * left - len(places)) <= len({items[place].pair for place in places})
+
+
+def test_sides_of_one_pair_say_nothing_of_anothers() -> None:
+    # Which system of each pair is the first is not to be seen from a balance of all pairs together.
+    items = {at: Drawn(Candidate("t", f"i{at}", f"q{at}", {}, {}), "all", (f"s{at}", "base")) for at in range(2)}
+    chance = random.Random(8)
+    same = 0
+    for _ in range(1000):
+        sides = balanced_sides([[0, 1]], items, chance)
+        same += sides[0, 0] == sides[0, 1]
+    assert abs(same - 500) < 4.5 * 250**0.5
+
+
+def test_a_pairs_name_does_not_say_which_raters_get_one_more_of_it() -> None:
+    items = {at: Drawn(Candidate("t", f"i{at}", f"q{at}", {}, {}), "all", (f"s{at}", "base")) for at in range(3)}
+    chance = random.Random(9)
+    longest: Counter[int] = Counter()
+    together: Counter[int] = Counter()
+    for _ in range(1200):
+        shares = sorted(share_items(items, 2, 0, chance), key=len)
+        longest.update(shares[1])
+        together.update(shares[0])
+    for found, mean in ((longest, 800), (together, 400)):
+        assert all(abs(found[at] - mean) < 4.5 * (1200 * 2 / 9) ** 0.5 for at in range(3)), found
 
 
 @given(**SHAPES)

@@ -11,7 +11,7 @@ import pytest
 from lorascope.blind import Study, StudyRequest, make_study
 from lorascope.blind.key import KeyRow, StudyKey, row_digest
 from lorascope.blind.plan import StudyPlan
-from lorascope.blind.rows import SheetRow
+from lorascope.blind.rows import SheetRow, clean
 from lorascope.errors import DataError, EvaluationError, LorascopeError, UsageError
 from lorascope.schema.comparison import Comparison
 
@@ -99,7 +99,9 @@ def test_sides_are_balanced_for_raters_pairs_and_items(three: Study) -> None:
             for name in (row.rater, row.item, (row.rater, item.first, item.second)):
                 sets.setdefault(name, []).append(row.a == item.first)
     assert len(sets) > 100
-    assert all(abs(2 * sum(found) - len(found)) <= 1 for found in sets.values())
+    for name, found in sets.items():
+        # All rows of a rater are of three pairs, each balanced by itself.
+        assert abs(2 * sum(found) - len(found)) <= (3 if name in three.sheets else 1), name
 
 
 def test_pairs_and_votes_of_three_systems(three: Study) -> None:
@@ -159,10 +161,22 @@ def test_mismatched_checks_show_one_answer_to_another_question(three: Study) -> 
         assert others.isdisjoint(row.item for row, _ in checks)
 
 
-def test_checks_favour_items_that_both_systems_answered_rightly(three: Study) -> None:
+def test_checks_favour_items_that_all_systems_answered_rightly(
+    three: Study, sampled: Samples, compared: Comparisons
+) -> None:
     for row in three.key.rows:
         if row.kind == "mismatched":
             assert FLIPS[int(three.key.items[row.item].item_id[1:]) % 6] == "both_right"
+    samples = sampled(90, subjects=("alpha", "beta"), flip=lambda at: "both_right")
+    wrong = [
+        "fixed" if row["subject"] == "beta" and int(row["item_id"][1:]) % 3 else "both_right"
+        for row in samples.to_pylist()
+    ]
+    samples = samples.set_column(6, "flip", pyarrow.array(wrong))
+    key = make_study(samples, compared("alpha", "beta"), StudyRequest(items=90)).key
+    checked = {key.items[row.item].item_id for row in key.rows if row.kind == "mismatched"}
+    # Beta alone answers the others differently: of alpha and the base too, they are not taken.
+    assert all(int(item_id[1:]) % 3 == 0 for item_id in checked)
 
 
 def test_checks_take_answers_of_about_the_same_length(sampled: Samples, compared: Comparisons) -> None:
@@ -420,6 +434,23 @@ def test_chinese_and_hostile_texts_are_shown_as_they_are(sampled: Samples, compa
     assert set(as_shown) <= {text for row in study.sheets["rater-2"].rows for text in row.texts}
     assert study.sheets["rater-1"].language == study.key.language == "zh"
     assert {item.lengths[0] for item in study.key.items} == set(map(len, as_shown))
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u200c", "\u200d", "\u2060", "\ufeff"])
+def test_outer_signs_without_width_are_not_shown(unseen: str, sampled: Samples, compared: Comparisons) -> None:
+    inside = f"می{unseen}خواهم 👩{unseen}💻"
+    table = sampled(3)
+    base, said = [" alike", inside, "one"], [f"{unseen}alike\u3000{unseen}\n", f"{unseen} {inside} {unseen}", unseen]
+    table = table.set_column(4, "base_output", pyarrow.array(base)).set_column(5, "adapted_output", pyarrow.array(said))
+    study = make_study(table, compared(), StudyRequest(items=3))
+    shown = inside.replace("\ufeff", "\ufffd")
+    assert {item.item_id for item in study.key.items if item.identical} == {"i000", "i001"}
+    assert {item.lengths for item in study.key.items} == {(5, 5), (len(shown), len(shown)), (0, 3)}
+    assert {text for row in study.sheets["rater-1"].rows for text in row.texts[1:]} <= {"alike", shown, "one", ""}
+
+
+def test_much_outer_space_is_taken_away_at_once() -> None:
+    assert clean("\u200b \ufeff\r\n" * 50_000 + "a\u200b b" + "\u2060\u3000" * 50_000) == "a\u200b b"
 
 
 def test_answers_that_name_a_model_are_flagged(sampled: Samples, compared: Comparisons) -> None:

@@ -40,6 +40,20 @@ SYSTEMS = [
         ("acme-1b is the best", ["acme-1b"]),
         ("says run1/support-lora here", ["run1/support-lora"]),
         ("says support-lora here", ["support-lora"]),
+        ("Turn it off.<|im_end|>\n<|im_start|>user", ["<|im_end|>", "<|im_start|>"]),
+        ("完成<|endoftext|>", ["<|endoftext|>"]),
+        ("好的<｜end▁of▁sentence｜>", ["<｜end▁of▁sentence｜>"]),
+        ("<s>It is.</s>", ["</s>", "<s>"]),
+        ("Wait [/INST] yes <</SYS>>", ["<</SYS>>", "[/INST]"]),
+        ("<think>hm</think> yes", ["</think>", "<think>"]),
+        ("Yes.<end_of_turn><eos>", ["<end_of_turn>", "<eos>"]),
+        ("Yes.\n### Response: no", ["### Response:"]),
+        ("### Instruction:\nAsk", ["### Instruction:"]),
+        ("Yes.\nHuman: and then?\nAssistant: no", ["Assistant:", "Human:"]),
+        ("I was fine-tuned for support", ["I was fine-tuned"]),
+        ("i've been finetuned on it", ["i've been finetuned"]),
+        ("It was not in my training data.", ["my training data"]),
+        ("我经过微调，我的训练数据里没有", ["我的训练数据", "我经过微调"]),
     ],
 )
 def test_names_are_found(text: str, words: list[str]) -> None:
@@ -56,6 +70,10 @@ def test_names_are_found(text: str, words: list[str]) -> None:
         "The AI act. As an aid, as an airport.",
         "人工智能的发展",
         "几千问题",
+        "Mix </b> and <sub>2</sub>, <strong>so</strong>, a < s > b, x[s], [INSTALL], [1]",
+        "### Responses to rain\nThe response: none. ## Output of the kiln",
+        "To be human: err. He was fine-tuned; the engine was fine-tuned. I think </span>. a <| b |> c || d",
+        "A<br>B <p>think</p> <i>x</i> SELECT a || b; f = g <|> h",
     ],
 )
 def test_ordinary_words_are_not(text: str) -> None:

@@ -94,7 +94,7 @@ def rate(path: Path, losses: int = 0, rating: str = "4") -> None:
 
 def played(result: Path, console: Console, system: str, losses: int) -> tuple[list[Path], Path]:
     """Export a study of the base and one adapted checkpoint, and rate every sheet of it."""
-    folder, key = result.parent / f"sheets-{system}", result.parent / f"key-{system}.json"
+    folder, key = result.parent.parent / f"sheets-{system}", result.parent / f"key-{system}.json"
     made = export_study(options(result, systems=("base", system), folder=folder, key=key), console)
     for sheet in made.sheets:
         rate(sheet, losses)
@@ -169,9 +169,36 @@ def test_an_older_study_is_never_written_over(result: Path, console: Console) ->
         export_study(options(result), console)
     with pytest.raises(OutputError, match="older study"):
         export_study(options(result, key=result.parent / "other.json"), console)
+    place = result.parent.parent / "s"
     with pytest.raises(UsageError, match="folder of the sheets"):
-        export_study(options(result, folder=result.parent / "s", key=result.parent / "s" / "k" / "key.json"), console)
+        export_study(options(result, folder=place, key=place / "k" / "key.json"), console)
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("place", [".", "sheets", "deep/er/sheets", "../run/sheets", "../link/sheets"])
+def test_sheets_are_never_put_where_the_result_lies(result: Path, console: Console, place: str) -> None:
+    (result.parent.parent / "link").symlink_to(result.parent)
+    before = sorted(result.parent.parent.rglob("*"))
+    with pytest.raises(UsageError, match="in the result's own folder") as caught:
+        export_study(options(result, folder=result.parent / place), console)
+    assert "--out" in str(caught.value)
+    through = result.parent.parent / "link" / result.name
+    with pytest.raises(UsageError, match="in the result's own folder"):
+        export_study(options(through, folder=result.parent / place), console)
+    assert sorted(result.parent.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("given", ["result.json", "../result.json", "./../run/result.json"])
+def test_sheets_lie_beside_the_results_folder_and_the_key_may_lie_in_it(
+    result: Path, console: Console, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    inner = result.parent / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner if given == "../result.json" else result.parent)
+    made = export_study(options(Path(given), key=result.parent / "key.json"), console)
+    assert {path.resolve().parent for path in made.sheets} == {result.parent.parent / "run-sheets"}
+    assert (result.parent / "key.json").is_file()
+    assert "keep the key, the result, its report and its samples from the raters" in shown(console)
 
 
 def test_a_study_that_cannot_be_written_leaves_nothing(
