@@ -26,6 +26,7 @@ class StudyRequest:
     rows a rater with one text on both sides.
     ``flip_weight``: how many times likelier than the others items are drawn that a checkpoint fixed or broke; 1: as
     likely.
+    ``languages``: what each rater reads besides the answers, in the raters' order; one stands for all.
     ``seed`` chooses the items and nothing else.
     """
 
@@ -38,7 +39,7 @@ class StudyRequest:
     checks: int = 3
     identical: int = 3
     flip_weight: float = 2.0
-    language: Language = "en"
+    languages: Sequence[Language] = ("en",)
     seed: int = 0
     plan: StudyPlan | None = None
 
@@ -47,6 +48,9 @@ def check_request(request: StudyRequest) -> None:
     """UsageError for numbers that make no study."""
     if request.items < 1 or request.raters < 1:
         raise UsageError(f"a study needs at least one item and one rater, not {request.items} and {request.raters}")
+    if len(request.languages) not in (1, request.raters):
+        problem = f"{len(request.languages)} languages for {request.raters} raters"
+        raise UsageError(problem, remedy="give one language, or one for each rater: --lang en,zh,zh")
     counts = {"repeats": request.repeats or 0, "checks": request.checks, "identical": request.identical}
     for name, count in counts.items():
         if count < 0:

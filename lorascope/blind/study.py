@@ -159,7 +159,7 @@ def _signed(
         shown[rater] = [row for _, row in parted]
     key = StudyKey(
         study=f"study-{secrets.token_hex(4)}",
-        language=request.language,
+        language=request.languages[0],
         seed=request.seed,
         salt=salt,
         tasks={each.name: each.fingerprint for each in content.tasks},
@@ -171,8 +171,10 @@ def _signed(
         plan=request.plan,
     )
     commitment = key.commitment
+    spoken = list(request.languages) * (request.raters if len(request.languages) == 1 else 1)
     sheets = {
-        rater: Sheet(key.study, commitment, rater, request.language, tuple(rows)) for rater, rows in shown.items()
+        rater: Sheet(key.study, commitment, rater, language, tuple(rows))
+        for (rater, rows), language in zip(shown.items(), spoken, strict=True)
     }
     return key, sheets
 

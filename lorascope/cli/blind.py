@@ -16,25 +16,29 @@ _lang = click.option(
     type=click.Choice(["en", "zh"]),
     default="en",
     show_default=True,
-    help="Language of what raters read besides the answers.",
+    help="Language of the plan's words.",
 )
 
 
-class _Formats(click.ParamType):  # type: ignore[type-arg]  # a type argument came with click 8.3
-    """A list with commas, each word one of the formats."""
+class _Words(click.ParamType):  # type: ignore[type-arg]  # a type argument came with click 8.3
+    """A list with commas, each word one of those that are known; ``once`` leaves out what comes again."""
 
     name = "LIST"
+
+    def __init__(self, noun: str, known: tuple[str, ...], *, once: bool) -> None:
+        self.noun, self.known, self.once = noun, known, once
 
     def convert(
         self, value: str | tuple[str, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        found = tuple(dict.fromkeys(word.strip().lower() for word in value.split(",") if word.strip()))
-        unknown = [word for word in found if word not in _FORMATS]
+        found = tuple(word.strip().lower() for word in value.split(",") if word.strip())
+        unknown = [word for word in found if word not in self.known]
         if unknown or not found:
-            self.fail(f"{unknown[0] if unknown else value!r} is no format; known: {', '.join(_FORMATS)}.", param, ctx)
-        return found
+            wrong = unknown[0] if unknown else value
+            self.fail(f"{wrong!r} is no {self.noun}; known: {', '.join(self.known)}.", param, ctx)
+        return tuple(dict.fromkeys(found)) if self.once else found
 
 
 @click.group()
@@ -129,7 +133,7 @@ def plan(
 @click.option(
     "--format",
     "formats",
-    type=_Formats(),
+    type=_Words("format", _FORMATS, once=True),
     default="html,xlsx",
     show_default=True,
     help=f"What to write for each rater, who fills in one: {', '.join(_FORMATS)}.",
@@ -147,7 +151,14 @@ def plan(
     show_default=True,
     help="How many times likelier items with a flipped answer are drawn; the scores undo it.",
 )
-@_lang
+@click.option(
+    "--lang",
+    "languages",
+    type=_Words("language", ("en", "zh"), once=False),
+    default="en",
+    show_default=True,
+    help="Language of what raters read besides the answers; or one for each rater: en,zh,zh.",
+)
 @click.option("--out", type=_FILE, help="Folder for the sheets. Default: beside the result's folder, NAME-sheets.")
 @click.option("--key", type=_FILE, help="File for the key, never among the sheets. Default: NAME-key/key.json.")
 @click.option(
@@ -171,7 +182,7 @@ def export(
     checks: int,
     identical: int,
     flip_weight: float,
-    language: str,
+    languages: tuple[str, ...],
     out: Path | None,
     key: Path | None,
     seed: int,
@@ -199,7 +210,7 @@ def export(
         checks=checks,
         identical=identical,
         flip_weight=flip_weight,
-        language="zh" if language == "zh" else "en",
+        languages=tuple("zh" if each == "zh" else "en" for each in languages),
         folder=out,
         key=key,
         seed=seed,

@@ -42,7 +42,7 @@ class ExportOptions:
     checks: int = 3
     identical: int = 3
     flip_weight: float = 2.0
-    language: Language = "en"
+    languages: tuple[Language, ...] = ("en",)
     folder: Path | None = None
     key: Path | None = None
     seed: int = 0
@@ -112,7 +112,7 @@ def _request(options: ExportOptions, plan: StudyPlan | None) -> StudyRequest:
         checks=options.checks,
         identical=options.identical,
         flip_weight=options.flip_weight,
-        language=options.language,
+        languages=options.languages,
         seed=options.seed,
         plan=plan,
     )
@@ -131,7 +131,7 @@ def _write(study: Study, formats: Sequence[str], folder: Path, key_path: Path) -
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         names = [_write_sheet(sheet, name, part) for sheet in study.sheets.values() for name in formats]
-        _write_companions(formats, study.key.language, part)
+        _write_companions(formats, sorted({sheet.language for sheet in study.sheets.values()}), part)
         _settle(study.key, part, folder, key_path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -145,12 +145,15 @@ def _write_sheet(sheet: Sheet, format_name: str, folder: Path) -> str:
     return path.name
 
 
-def _write_companions(formats: Sequence[str], language: Language, folder: Path) -> None:
+def _write_companions(formats: Sequence[str], languages: Sequence[Language], folder: Path) -> None:
+    """What belongs beside the sheets, once a language; the language is in the name where there are two."""
     with naming(folder):
         for name in formats:
-            companion = FORMATS[name].companion
-            if companion is not None:
-                (folder / f"sheets{companion[0]}").write_text(companion[1](language), encoding="utf-8")
+            if (companion := FORMATS[name].companion) is None:
+                continue
+            for language in languages:
+                part = f".{language}" if len(languages) > 1 else ""
+                (folder / f"sheets{part}{companion[0]}").write_text(companion[1](language), encoding="utf-8")
         _blur(folder)
 
 

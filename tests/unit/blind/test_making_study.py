@@ -430,7 +430,7 @@ def test_chinese_and_hostile_texts_are_shown_as_they_are(sampled: Samples, compa
     given = ['=1+1\t"引号"，和\u2028行\x00', "我认为不对。\r\n\r\n  第二段😀 "]
     as_shown = ['=1+1\t"引号"，和\ufffd行\ufffd', "我认为不对。\n\n  第二段😀"]
     table = sampled(2).set_column(5, "adapted_output", pyarrow.array(given))
-    study = make_study(table, compared(), StudyRequest(items=2, language="zh"))
+    study = make_study(table, compared(), StudyRequest(items=2, languages=("zh",)))
     assert set(as_shown) <= {text for row in study.sheets["rater-2"].rows for text in row.texts}
     assert study.sheets["rater-1"].language == study.key.language == "zh"
     assert {item.lengths[0] for item in study.key.items} == set(map(len, as_shown))

@@ -162,6 +162,22 @@ def test_every_rater_gets_every_format_and_any_mixture_is_scored(result: Path, c
         score_study_files([folder], made.key, result, console)
 
 
+def test_raters_of_one_study_may_read_different_languages(result: Path, console: Console) -> None:
+    made = export_study(options(result, formats=("html", "csv"), languages=("zh", "en")), console)
+    pages = {path.name: path.read_text(encoding="utf-8") for path in made.sheets if path.suffix == ".html"}
+    assert ["回答 A" in pages[f"rater-{number}.html"] for number in (1, 2)] == [True, False]
+    names = {path.name for path in made.sheets[0].parent.iterdir()}
+    assert {"sheets.en.instructions.txt", "sheets.zh.instructions.txt"} <= names
+    for path in made.sheets:
+        if path.suffix == ".csv":
+            rate(path)
+    sheets = [path for path in made.sheets if path.suffix == ".csv"]
+    assert score_study_files(sheets, made.key, result, console).language == "zh"
+    elsewhere = {"folder": result.parent.parent / "other", "key": result.parent.parent / "other.json"}
+    with pytest.raises(UsageError, match="2 languages for 3 raters"):
+        export_study(options(result, raters=3, languages=("zh", "en"), **elsewhere), console)
+
+
 def test_an_older_study_is_never_written_over(result: Path, console: Console) -> None:
     made = export_study(options(result), console)
     before = {path: path.read_bytes() for path in (*made.sheets, made.key)}
