@@ -171,3 +171,5 @@ def read_key(path: Path) -> StudyKey:
         raise DataError(f"this is no study key: {place}: {first['msg']}", where=str(path), remedy=remedy) from error
     except ValueError as error:
         raise DataError(f"this is no study key: {error}", where=str(path), remedy=remedy) from error
+    except RecursionError as error:
+        raise DataError("this is no study key: it is nested too deeply", where=str(path), remedy=remedy) from error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ItemMetrics = Mapping[tuple[str, str], Mapping[tuple[str, str], float]]
 """(task, metric) → (item id, system) → the metric of that system's answer, turned so that higher is better."""
 _BASE, _ADAPTED = "_base", "_adapted"
+_DIGITS = 12  # equal differences of decimal numbers differ in the last places, so that ties would be none
 
 
 def item_metrics(samples: pyarrow.Table, comparison: Comparison, key: StudyKey) -> ItemMetrics:
@@ -96,7 +97,7 @@ def _differences(pair: PairVotes, key: StudyKey, task: str, values: Mapping[tupl
         item = key.items[place]
         first, second = (values.get((item.item_id, system)) for system in (pair.first, pair.second))
         if item.task == task and not item.identical and first is not None and second is not None:
-            found[column] = first - second
+            found[column] = round(first - second, _DIGITS)
     return found
 
 

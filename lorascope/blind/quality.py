@@ -11,7 +11,6 @@ from lorascope.blind.votes import BOTH_BAD, Vote
 from lorascope.measures.significance import mcnemar
 from lorascope.schema.human import RaterQuality
 
-_TWO_DECIMALS = 0.005
 _FEWEST_REPEATS = 4
 _FEWEST_DECIDED = 10
 _CONSISTENT = 0.6
@@ -69,8 +68,8 @@ def _passed(check: Vote) -> bool:
 def apply_exclusions(qualities: Iterable[RaterQuality], rules: Exclusions | None) -> list[RaterQuality]:
     """The same raters, ``excluded`` filled in with rule and numbers where a registered rule leaves their votes out.
 
-    Shares are compared to two decimals, so that a rule of 0.67 lets two of three pass. A rater with no row of the
-    kind that a rule asks for is not excluded by it: see :func:`unjudged`.
+    Shares and rules are compared rounded to two decimals, so that a rule of 0.67 lets two of three pass. A rater with
+    no row of the kind that a rule asks for is not excluded by it: see :func:`unjudged`.
     """
     return [each.model_copy(update={"excluded": _excluded(each, rules)}) if rules else each for each in qualities]
 
@@ -83,7 +82,7 @@ def _excluded(quality: RaterQuality, rules: Exclusions) -> str | None:
     broken = [
         f"{verb} {good} of {of} {rows} ({good / of:.2f}), the plan asks for at least {least:.2f}"
         for verb, rows, good, of, least in judged
-        if least is not None and of and good / of < least - _TWO_DECIMALS
+        if least is not None and of and round(good / of, 2) < round(least, 2)
     ]
     return "; ".join(broken) or None
 

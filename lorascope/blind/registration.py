@@ -30,8 +30,10 @@ _WORDS: dict[Language, dict[str, str]] = {
         "no_credit": "Raters: {raters}, votes per item: {votes}. No credit is taken for more than one vote per item "
         "(correlation 1).",
         "one_vote": "Raters: {raters}, one vote per item.",
-        "checks": "Excluded are raters who pass fewer than {share} of their checks.",
+        "checks": "Excluded are raters who pass fewer than {share} of their checks; a tie does not pass one, and "
+        "checks called 'both bad' do not count.",
         "repeats": "Excluded are raters whose repeats agree in fewer than {share} of cases.",
+        "rounding": "For this, shares are compared to two decimals.",
         "nobody": "No rater is excluded.",
         "load": "Reading: about {rows:,} rows per rater with repeats and checks, {hours:.1f} hours at an assumed "
         "{speed} rows per hour; {all:,} rows in all.",
@@ -48,8 +50,9 @@ _WORDS: dict[Language, dict[str, str]] = {
         "对平均值而言，全部投票相当于 {effective:,.0f} 个独立投票。",
         "no_credit": "评审 {raters} 人，每个样本 {votes} 票。同一样本的多张投票不计额外信息（相关系数 1）。",
         "one_vote": "评审 {raters} 人，每个样本一票。",
-        "checks": "检查题通过率低于 {share} 的评审被排除。",
+        "checks": "检查题通过率低于 {share} 的评审被排除；选“不相上下”不算通过，选“都不好”的检查题不计。",
         "repeats": "重复题一致率低于 {share} 的评审被排除。",
+        "rounding": "上述比率按两位小数比较。",
         "nobody": "不排除任何评审。",
         "load": "阅读量：每位评审约 {rows:,} 行（含重复题和检查题），"
         "按每小时 {speed} 行估计约 {hours:.1f} 小时；共 {all:,} 行。",
@@ -89,7 +92,7 @@ def _raters(plan: StudyPlan, texts: dict[str, str]) -> str:
 def _exclusions(plan: StudyPlan, texts: dict[str, str]) -> list[str]:
     rules = {"checks": plan.exclusions.min_checks_passed, "repeats": plan.exclusions.min_repeat_consistency}
     told = [texts[name].format(share=_percent(least)) for name, least in rules.items() if least is not None]
-    return told or [texts["nobody"]]
+    return [*told, texts["rounding"]] if told else [texts["nobody"]]
 
 
 def _percent(share: float) -> str:

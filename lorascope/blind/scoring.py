@@ -10,7 +10,7 @@ from lorascope.blind.checking import CheckedSheets, check_sheets
 from lorascope.blind.deviations import deviations
 from lorascope.blind.key import StudyKey
 from lorascope.blind.metric_agreement import ItemMetrics, as_estimate
-from lorascope.blind.pair_scores import item_strata, pair_outcome
+from lorascope.blind.pair_scores import comparison_weights, pair_outcome
 from lorascope.blind.quality import apply_exclusions, quality_warnings, rater_quality
 from lorascope.blind.registration import describe
 from lorascope.blind.rows import FilledSheet
@@ -58,7 +58,7 @@ def score_study(
         systems=[system.name for system in key.systems],
         plan=key.plan.hash if key.plan else None,
         registered="\n".join(describe(key.plan, key.language)) if key.plan else None,
-        **({"alpha": key.plan.alpha} if key.plan else {}),
+        alpha=key.plan.alpha if key.plan else HumanStudy.model_fields["alpha"].default,
         deviations=departures if key.plan else [],
         raters=raters,
         left_rate=_left_rate(pairs, key),
@@ -153,7 +153,7 @@ def _standings(pairs: Sequence[PairVotes], key: StudyKey) -> tuple[list[Standing
         np.concatenate([item_means(pair.wins) for pair in pairs]),
         items=_questions(pairs, key),
         reference=reference,
-        weights=item_strata(key, places).weights,
+        weights=comparison_weights(pairs, key),
     )
     standings, notes = [], []
     for name in systems:

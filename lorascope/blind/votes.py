@@ -74,20 +74,24 @@ class PairVotes:
 def pair_votes(votes: Iterable[Vote], key: StudyKey, raters: Sequence[str]) -> list[PairVotes]:
     """The rated rows' votes by pair of systems, in the order of the systems; items that nobody rated are left out.
 
-    Repeats, mismatched and identical rows are for the raters' quality alone and enter nothing here. A pair without
-    any vote or identical item is not there.
+    Repeats, mismatched and identical rows are for the raters' quality alone and enter nothing here. A pair that has
+    items with differing answers and not one vote on them is not there: its identical items alone would look like ties.
     """
     by_item: dict[int, list[Vote]] = {}
     for vote in votes:
         if vote.row.kind == "rated":
             by_item.setdefault(vote.row.item, []).append(vote)
     places: dict[tuple[str, str], list[int]] = {}
+    silent = set()
     for place, item in enumerate(key.items):
         if item.identical or place in by_item:
             places.setdefault((item.first, item.second), []).append(place)
+        else:
+            silent.add((item.first, item.second))
+    voted = {(key.items[place].first, key.items[place].second) for place in by_item}
     lines = {rater: line for line, rater in enumerate(raters)}
     order = {system.name: place for place, system in enumerate(key.systems)}
-    pairs = sorted(places, key=lambda pair: (order[pair[1]], order[pair[0]]))
+    pairs = sorted(places.keys() - (silent - voted), key=lambda pair: (order[pair[1]], order[pair[0]]))
     return [_pair(pair, places[pair], by_item, key, lines) for pair in pairs]
 
 

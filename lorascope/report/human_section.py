@@ -6,10 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorascope.report import numbers
-from lorascope.report.human_words import Said, alpha_meaning, pair_said, share_interval, side_said, signed, two_digits
+from lorascope.report.human_words import (
+    Said,
+    alpha_meaning,
+    pair_said,
+    share_interval,
+    side_said,
+    signed,
+    traces,
+    two_digits,
+)
 from lorascope.report.texts import Texts
 from lorascope.schema.comparison import Comparison
-from lorascope.schema.human import Alpha, HumanStudy, PairOutcome, RaterQuality
+from lorascope.schema.human import Alpha, HumanReport, HumanStudy, PairOutcome, RaterQuality
 from lorascope.schema.values import Estimate
 
 _VOTES = ("first_much", "first", "tie", "both_bad", "second", "second_much")
@@ -113,7 +122,11 @@ class RaterRow:
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
-    """One study as the section shows it."""
+    """One study as the section shows it.
+
+    ``reasons`` and ``unmeasured``: whether reasons in the result's own English stand among agreement and raters, and
+    among the automatic metrics.
+    """
 
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -126,16 +139,19 @@ class StudyView:
     plan: str | None
     registered: tuple[str, ...]
     deviations: tuple[str, ...]
+    traces: tuple[str, ...]
     notes: tuple[str, ...]
+    reasons: bool
+    unmeasured: bool
 
 
 def human_context(comparison: Comparison, words: Texts) -> dict[str, Any]:
     """What the section's template needs: every study that was scored into this result."""
-    studies = comparison.human.studies if comparison.human else []
-    return {"human_studies": [_study(study, comparison, words) for study in studies]}
+    report = comparison.human or HumanReport(studies=[])
+    return {"human_studies": [_study(study, report, comparison, words) for study in report.studies]}
 
 
-def _study(study: HumanStudy, comparison: Comparison, words: Texts) -> StudyView:
+def _study(study: HumanStudy, report: HumanReport, comparison: Comparison, words: Texts) -> StudyView:
     return StudyView(
         name=study.study,
         facts=_facts(study, words),
@@ -148,7 +164,10 @@ def _study(study: HumanStudy, comparison: Comparison, words: Texts) -> StudyView
         plan=study.plan,
         registered=tuple((study.registered or "").splitlines()),
         deviations=tuple(study.deviations),
+        traces=tuple(traces(study, report, words)),
         notes=tuple(study.notes),
+        reasons=any(each.missing_reason for each in study.alphas) or any(each.excluded for each in study.raters),
+        unmeasured=any(each.missing_reason for pair in study.pairs for each in pair.metrics),
     )
 
 

@@ -1,17 +1,19 @@
 """What blind raters said, in sentences: which answers they preferred, how far they agree, whether a side drew them.
 
-A win rate whose interval holds one half shows no preference; that is not the same as showing that there is none.
+Where a plan was registered, its sign test decides whether a preference is said, at its level; else the 95 % interval
+of the win rate does. Showing no preference is not the same as showing that there is none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.report import numbers
 from lorascope.report.texts import Texts
 from lorascope.report.verdicts import SYMBOLS, Tone
 from lorascope.schema.comparison import Comparison
-from lorascope.schema.human import Alpha, HumanStudy, PairOutcome, SignTest
+from lorascope.schema.human import Alpha, EarlierRate, HumanReport, HumanStudy, PairOutcome, SignTest
 from lorascope.schema.values import Delta, Estimate
 
 _TENTATIVE, _RELIABLE = 0.667, 0.8
@@ -55,27 +57,41 @@ def favoured(rate: Estimate) -> int:
     return 1 if rate.low > 0.5 else -1 if rate.high < 0.5 else 0
 
 
+def preferred(pair: PairOutcome, study: HumanStudy) -> int:
+    """1 when the raters are said to prefer the first, -1 the second, 0 when no preference is shown.
+
+    With a registered plan its test decides: it must reject at its level, and on the side where the win rate lies.
+    Without one the 95 % interval does.
+    """
+    if study.plan is None:
+        return favoured(pair.win_rate)
+    leading = (pair.win_rate.value > 0.5) - (pair.win_rate.value < 0.5)
+    return leading if _tested(pair.sign_test, study.alpha) == leading else 0
+
+
 def pair_said(pair: PairOutcome, study: HumanStudy, comparison: Comparison, words: Texts) -> Said:
-    """Who is preferred to whom, as far as the interval shows, and the numbers: test, items, raters, agreement."""
-    side = favoured(pair.win_rate)
+    """Who is preferred to whom, as far as it is shown, and the numbers: test, items, raters, agreement."""
+    side = preferred(pair, study)
     facts = [_test(pair, words), _counted(pair, words), *_trust(study, words)]
     text = words.ended(words.joined(facts))
-    doubt = _doubt(side, pair.sign_test, study.alpha, words)
+    doubt = _doubt(pair, study, words)
     tone = _tone(pair, side, comparison)
-    return Said(tone, SYMBOLS[tone], _lead(pair, side, words), f"{text} {doubt}".strip())
+    lead = _lead(pair, side, words, registered=study.plan is not None)
+    return Said(tone, SYMBOLS[tone], lead, f"{text} {doubt}".strip())
 
 
-def _lead(pair: PairOutcome, side: int, words: Texts) -> str:
-    rate = pair.win_rate
-    if rate.low is None or rate.high is None:
-        return words("human.no_interval", first=pair.first, second=pair.second, rate=numbers.percent(rate.value))
+def _lead(pair: PairOutcome, side: int, words: Texts, *, registered: bool) -> str:
+    rate, winner, loser = pair.win_rate, pair.first, pair.second
     if side < 0:
-        rate = rate.model_copy(update={"value": 1 - rate.value, "low": 1 - rate.high, "high": 1 - rate.low})
-        winner, loser = pair.second, pair.first
-    else:
-        winner, loser = pair.first, pair.second
-    key = "human.preferred" if side else "human.no_preference"
-    return words(key, first=winner, second=loser, rate=numbers.percent(rate.value), interval=share_interval(rate))
+        ends = {"low": None if rate.high is None else 1 - rate.high, "high": None if rate.low is None else 1 - rate.low}
+        rate = rate.model_copy(update={"value": 1 - rate.value, **ends})
+        winner, loser = loser, winner
+    interval = share_interval(rate)
+    if not side and not interval and not registered:
+        return words("human.no_interval", first=winner, second=loser, rate=numbers.percent(rate.value))
+    key = "human.preferred" if side else "human.not_registered" if registered else "human.no_preference"
+    found = words("human.interval", interval=interval) if interval else words("human.without_interval")
+    return words(key, first=winner, second=loser, rate=numbers.percent(rate.value), interval=found)
 
 
 def _tone(pair: PairOutcome, side: int, comparison: Comparison) -> Tone:
@@ -93,7 +109,11 @@ def _test(pair: PairOutcome, words: Texts) -> str:
     undecided = numbers.count(test.undecided)
     if test.p_value is None:
         return words("human.no_test", undecided=undecided)
-    counts = {"wins": numbers.count(test.wins), "losses": numbers.count(test.losses), "undecided": undecided}
+    counts = {
+        "wins": words.several("human.test_items", test.wins),
+        "losses": numbers.count(test.losses),
+        "undecided": undecided,
+    }
     return words("human.sign_test", p=_equals(test.p_value), first=pair.first, second=pair.second, **counts)
 
 
@@ -102,13 +122,24 @@ def _equals(p: float) -> str:
     return shown if shown.startswith("<") else f"= {shown}"
 
 
-def _doubt(side: int, test: SignTest, level: float, words: Texts) -> str:
+def _tested(test: SignTest, level: float) -> int:
+    """1 or -1 where the test rejects at the level (it does so at the level itself), by its side; else 0."""
+    if test.p_value is None or test.p_value > level:
+        return 0
+    return (test.wins > test.losses) - (test.wins < test.losses)
+
+
+def _doubt(pair: PairOutcome, study: HumanStudy, words: Texts) -> str:
     """Where the interval, weighted back to the population, and the test of the drawn items do not say the same."""
-    significant = test.p_value is not None and test.p_value < level
-    direction = (test.wins > test.losses) - (test.wins < test.losses) if significant else 0
-    if direction == side:
-        return ""
-    return words("human.test_shows" if direction else "human.test_silent")
+    shown, tested = favoured(pair.win_rate), _tested(pair.sign_test, study.alpha)
+    if study.plan is None:
+        return "" if shown == tested else words("human.test_shows" if tested else "human.test_silent")
+    level = f"{study.alpha:g}"
+    if not tested:
+        return words("human.registered_silent", level=level) if shown else ""
+    if preferred(pair, study) == 0:
+        return words("human.registered_against", level=level)
+    return "" if shown == tested else words("human.registered_alone", level=level)
 
 
 def _counted(pair: PairOutcome, words: Texts) -> str:
@@ -124,7 +155,7 @@ def _trust(study: HumanStudy, words: Texts) -> list[str]:
     overall = next((each for each in study.alphas if each.name == "overall"), None)
     if overall is not None and overall.estimate is not None:
         told.append(f"α {numbers.plain(overall.estimate.value, 2)} {two_digits(overall.estimate)}".strip())
-    return told
+    return told if len(study.pairs) < 2 else [words("human.whole_study", told=words.joined(told))]
 
 
 def alpha_meaning(alpha: Alpha, words: Texts) -> str:
@@ -149,12 +180,39 @@ def side_said(study: HumanStudy, words: Texts) -> str:
     return words(key, rate=numbers.percent(rate.value), interval=share_interval(rate))
 
 
+def traces(study: HumanStudy, report: HumanReport, words: Texts) -> list[str]:
+    """What else was scored into the result that answers the study's question: nothing may be chosen unseen."""
+    told = []
+    for each in report.earlier:
+        if each.study == study.study:
+            rates = _rates(each.win_rates, words)
+            told.append(words("human.scored_before", when=_when(each.scored, words), rates=rates))
+    for other in report.studies:
+        if other.study != study.study and other.asks_like(study):
+            when, rates = _when(other.scored, words), _rates(other.pairs, words)
+            told.append(words("human.asked_before", study=other.study, when=when, rates=rates))
+    return told
+
+
+def _when(scored: str | None, words: Texts) -> str:
+    return "" if scored is None else words("human.when", time=scored.replace("T", " ").replace("+00:00", " UTC"))
+
+
+def _rates(found: Sequence[EarlierRate | PairOutcome], words: Texts) -> str:
+    told = []
+    for each in found:
+        pair = words("human.rate_of", first=each.first, second=each.second)
+        told.append(f"{pair} {numbers.percent(each.win_rate.value)} {share_interval(each.win_rate)}".strip())
+    return words.joined(told)
+
+
 def human_lines(comparison: Comparison, words: Texts) -> list[Said]:
-    """What the terminal says of the human test: every pair, then raters that were left out."""
-    studies = comparison.human.studies if comparison.human else []
+    """What the terminal says of the human test: every pair, what was scored besides, then raters left out."""
+    report = comparison.human or HumanReport(studies=[])
     lines = []
-    for study in studies:
+    for study in report.studies:
         lines += [pair_said(pair, study, comparison, words) for pair in study.pairs]
+        lines += [Said("unclear", SYMBOLS["bad"], told, "") for told in traces(study, report, words)]
         for rater in study.raters:
             if rater.excluded is not None:
                 told = words("human.left_out", rater=rater.rater, rule=rater.excluded)

@@ -54,7 +54,7 @@ class BaselineItems(Model):
 
 
 class BaselineMeasurement(Model):
-    """One measurement of the blessed result: the adapted checkpoint's own estimate."""
+    """One measurement of the blessed result: the adapted checkpoint's own estimate, or why there is none."""
 
     subject: str
     reference: str
@@ -67,6 +67,7 @@ class BaselineMeasurement(Model):
     direction: Direction
     adapted: Estimate | None = None
     signature: str
+    missing_reason: str | None = None
 
 
 class BaselineFile(Model):

@@ -113,6 +113,7 @@ class RaterQuality(Model):
 
     rater: str
     sheet: str | None = Field(default=None, description="file name of the sheet; null when none was given")
+    sheet_hash: str | None = Field(default=None, description="SHA-256 of the sheet's bytes; null when none was given")
     present: bool
     rows: int = 0
     repeats: int = 0
@@ -148,6 +149,7 @@ class HumanStudy(Model):
 
     study: str
     commitment: str
+    scored: str | None = Field(default=None, description="when these sheets were first scored, ISO 8601 in UTC")
     seed: int
     language: Literal["en", "zh"]
     tasks: list[str]
@@ -163,8 +165,35 @@ class HumanStudy(Model):
     standings: list[Standing] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
+    def asks_like(self, other: HumanStudy) -> bool:
+        """Whether both compare some two systems on some task, so that a reader could choose between their answers."""
+        return len({*self.systems} & {*other.systems}) > 1 and bool({*self.tasks} & {*other.tasks})
+
+
+class EarlierRate(Model):
+    """What an earlier score said of two systems: the win rate of ``first``."""
+
+    first: str
+    second: str
+    win_rate: Estimate
+
+
+class EarlierScore(Model):
+    """A score that was replaced by one of the same study with other sheets; ``sheets`` are their SHA-256 hashes."""
+
+    study: str
+    scored: str | None = Field(default=None, description="when it was made, ISO 8601 in UTC")
+    sheets: list[str]
+    win_rates: list[EarlierRate]
+    plan: str | None = Field(default=None, description="hash of the registered plan")
+
 
 class HumanReport(Model):
-    """The studies whose scores were added to this result."""
+    """The studies whose scores were added to this result, the one scored last at the end.
+
+    ``earlier`` is only ever added to: who has sheets altered and scores again leaves the first score there.
+    Measurements of area ``human`` are those of the study scored last, which their signature names.
+    """
 
     studies: list[HumanStudy]
+    earlier: list[EarlierScore] = Field(default_factory=list)

@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -31,7 +31,9 @@ class Address:
     """``[SUBJECT:]AREA_OR_TASK.METRIC[@SLICE]``; in every part ``*`` stands for any text.
 
     Without a subject the address holds for every adapted checkpoint, without a slice for the whole alone. A slice is
-    written ``by=value`` (``threshold=tuned``) or as the value alone.
+    written ``by=value`` (``threshold=tuned``) or as the value alone. What reads as an address without a subject is
+    one: ``lora.v1@3:support.accuracy`` is the slice ``3:support.accuracy`` of ``lora.v1``. A checkpoint of such a name
+    (a dot, and an ``@`` behind it) is written with ``*`` in place of the ``@``: ``lora.v1*3:support.accuracy``.
     """
 
     subject: str | None
@@ -133,13 +135,9 @@ class GatePolicy(_PolicyModel):
 def parse_policy(text: str, name: str = "gates.toml") -> GatePolicy:
     """Read a policy from TOML; ConfigError names every mistake with its line, and the nearest key for unknown ones."""
     text = text.removeprefix("\ufeff")
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the policy is not valid TOML: {_told(error, text)}", where=name) from error
+    document, lines = _read(text, name)
     if not document:
         raise ConfigError("the policy is empty", where=f"{name}, line 1", remedy="give version = 1 and [[gate]] tables")
-    lines = lines_of(text)
     try:
         policy = GatePolicy.model_validate(document)
     except ValidationError as error:
@@ -149,6 +147,18 @@ def parse_policy(text: str, name: str = "gates.toml") -> GatePolicy:
     for number, gate in enumerate(policy.gate):
         gate._line = _line_of(("gate", number), lines)
     return policy
+
+
+def _read(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[int | str, ...], int]]:
+    """The document and the lines of its places."""
+    try:
+        return tomllib.loads(text), lines_of(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the policy is not valid TOML: {_told(error, text)}", where=name) from error
+    except RecursionError as error:
+        raise ConfigError("the policy is nested too deeply", where=name, remedy="a policy needs two levels") from error
+    except ValueError as error:  # an integer with more digits than Python converts
+        raise ConfigError(f"the policy cannot be read: {error}", where=name, remedy="correct the number") from error
 
 
 def _told(error: tomllib.TOMLDecodeError, text: str) -> str:

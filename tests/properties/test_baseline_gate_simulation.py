@@ -179,3 +179,22 @@ def test_order_of_the_table_does_not_matter_once_items_are_sorted(case: str) -> 
     one = paired_difference(before, after, None, 0.95, "test")
     two = paired_difference(before.subset(order).subset(back), after.subset(order).subset(back), None, 0.95, "test")
     assert one == two
+
+
+def rare_drops(share: float, items: int, seed: int) -> Pairs:
+    """Scores that all change by a hair, and a few that lose everything."""
+    rng = np.random.default_rng(seed)
+    for _ in range(DRAWS):
+        before = rng.random(items)
+        yield mean(before), mean(before + rng.normal(0, 1e-4, items) - (rng.random(items) < share))
+
+
+@pytest.mark.parametrize("items", [50, 200, 500])
+@pytest.mark.parametrize("share", [0.005, 0.02])
+def test_rare_drops_do_not_hide_behind_small_changes_of_all_items(items: int, share: float) -> None:
+    assert rates(rare_drops(share, items, 7), share / 2)["PASS"] <= 0.06
+    assert rates(rare_drops(share, items, 8), share)["PASS"] <= 0.06 + SLACK
+
+
+def test_scores_that_change_as_usual_still_pass() -> None:
+    assert rates(continuous(0.0, ITEMS, 9), 0.02)["PASS"] >= 0.95

@@ -24,6 +24,7 @@ make = SimpleNamespace(**runpy.run_path(str(UNIT / "filled_study.py")))
 STRATA = {"rest": (900, 28), "flipped": (100, 12)}
 MEANS = {"rest": 0.55, "flipped": 0.85}
 TIES = 0.2
+STUDIES_WITHOUT_RATERS = 150
 TRUE_WIN_RATE = 0.5 * TIES + (1 - TIES) * (0.9 * MEANS["rest"] + 0.1 * MEANS["flipped"])
 
 
@@ -95,6 +96,36 @@ def test_a_thousand_studies_cover_the_population_and_count_what_was_done() -> No
     assert 930 <= covered <= 975
     # What the weights are for: intervals of the drawn items as they are miss the population's value more often.
     assert unweighted < covered - 20
+
+
+# Ties of the same text twice: frequent among the rest, rare among the flipped items.
+ALIKE = {"rest": 0.4, "flipped": 0.1}
+MOSTLY_TUNED = {"rest": 0.85, "flipped": 0.95}
+SHARES = {"rest": 0.9, "flipped": 0.1}
+TRUE_WITH_ALIKE = sum(
+    SHARES[name] * (0.5 * ALIKE[name] + (1 - ALIKE[name]) * (0.5 * TIES + (1 - TIES) * MOSTLY_TUNED[name]))
+    for name in SHARES
+)
+
+
+def test_win_rates_of_split_studies_without_some_raters_are_unbiased_and_covered() -> None:
+    rng = np.random.default_rng(5)
+    values, covered = [], 0
+    for number in range(STUDIES_WITHOUT_RATERS):
+        strata = {"rest": (900, 60), "flipped": (100, 24)}
+        chances = np.repeat([ALIKE[name] for name in strata], [drawn for _, drawn in strata.values()])
+        alike = np.flatnonzero(rng.random(len(chances)) < chances)
+        made = make.make_study(
+            len(chances), 6, strata=strata, identical=set(alike), split=True, repeats=0, checks=0, same=0,
+            salt=f"{number:064x}",
+        )  # fmt: skip
+        present = [made.key.raters[place] for place in np.sort(rng.permutation(6)[: int(rng.integers(2, 6))])]
+        pair = score_study(made.fill(Raters(rng, MOSTLY_TUNED), present), made.key, metrics={}, resamples=20).pairs[0]
+        values.append(pair.win_rate.value)
+        covered += (pair.win_rate.low or 0) <= TRUE_WITH_ALIKE <= (pair.win_rate.high or 1)
+    error = np.std(values) / len(values) ** 0.5
+    assert abs(np.mean(values) - TRUE_WITH_ALIKE) < 3 * error
+    assert 0.925 * len(values) <= covered <= 0.99 * len(values)
 
 
 def test_no_preference_is_found_in_at_most_one_study_of_twenty() -> None:

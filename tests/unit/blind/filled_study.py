@@ -1,12 +1,13 @@
 """Keys and filled sheets made by hand, so that checking and scoring are tested without the code that exports studies.
 
-Tests load this file by its path. Every rater rates every item; rows stand in the order rated, repeats, checks.
+Tests load this file by its path. Every rater rates every item, or in split studies each item has one rater; rows stand
+in the order rated, repeats, checks.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -72,7 +73,8 @@ def make_study(
     raters: int = 3,
     *,
     systems: Sequence[str] = ("base", "tuned"),
-    identical: int = 0,
+    identical: int | Collection[int] = 0,
+    split: bool = False,
     repeats: int = 4,
     checks: int = 3,
     same: int = 2,
@@ -84,10 +86,12 @@ def make_study(
 ) -> Made:
     """``strata``: name → (population, drawn), the drawn ones in the order of the items; one of all items if None.
 
-    The last ``identical`` items have identical answers. With more than two systems the pairs take turns.
+    The last ``identical`` items, or those at the places named, have identical answers. With more than two systems the
+    pairs take turns. ``split``: the raters take turns at the other items, instead of rating all of them.
     """
     drawn = strata or {"all": (items * 10, items)}
     names = [name for name, (_, count) in drawn.items() for _ in range(count)]
+    alike = set(range(items - identical, items)) if isinstance(identical, int) else set(identical)
     pairs = [(systems[j], systems[i]) for i in range(len(systems)) for j in range(i + 1, len(systems))]
     made = [
         StudyItem(
@@ -97,7 +101,7 @@ def make_study(
             first=pairs[place % len(pairs)][0],
             second=pairs[place % len(pairs)][1],
             lengths=lengths(place),
-            identical=place >= items - identical,
+            identical=place in alike,
         )
         for place in range(items)
     ]
@@ -106,7 +110,9 @@ def make_study(
     for number in range(raters):
         rater = f"rater-{number + 1}"
         rows[rater] = []
-        for row, shown in _rows(made, rater, number, (repeats, checks, same), salt):
+        own = [place for place, item in enumerate(made) if not item.identical]
+        own = own[number::raters] if split else own
+        for row, shown in _rows(made, own, rater, number, (repeats, checks, same), salt):
             rows[rater].append(shown)
             keyed.append(row)
     key = StudyKey(
@@ -129,10 +135,14 @@ def make_study(
 
 
 def _rows(
-    items: Sequence[StudyItem], rater: str, number: int, extra: tuple[int, int, int], salt: str
+    items: Sequence[StudyItem],
+    rated: Sequence[int],
+    rater: str,
+    number: int,
+    extra: tuple[int, int, int],
+    salt: str,
 ) -> list[tuple[KeyRow, SheetRow]]:
     found: list[tuple[KeyRow, SheetRow]] = []
-    rated = [place for place, item in enumerate(items) if not item.identical]
 
     def add(kind: str, place: int, sides: tuple[str, str], **more: Any) -> None:
         item = items[place]

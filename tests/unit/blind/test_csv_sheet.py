@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorascope.blind.filled_values import parse_rating
 from lorascope.blind.formats.csv_sheet import csv_bytes, read_csv
 from lorascope.blind.formats.table import COLUMNS, instructions, overall_code, protect, rating_text, unprotect
 from lorascope.blind.rows import OVERALL, RATINGS, Sheet, SheetRow
@@ -21,6 +22,7 @@ REWRITTEN = [
     *("1-2", "3/4", "1e5", "0012", "1,000.50", "50%", "$5", "€ 5", "(12)", "12:30", "12:30 pm", "5 May 2024", "May 5"),
     *("2024-05-04", "5月4日", "２０２４年", "１２", "TRUE", "false", "#N/A", "#REF!", "001-002", "1E400", "mai 2024"),
 ]
+NO_DIGITS = ["④", "²", "₄", "⒋", "❹", "𝟒", "４²", "४"]
 LEFT_ALONE = [
     "The answer is 42.",
     "'tis so",
@@ -192,6 +194,15 @@ def test_unquoted_text_and_open_quotes_say_the_row():
     assert "r.csv, row 3" in str(caught.value)
 
 
+def test_a_cell_longer_than_any_says_its_row_and_the_likely_cause():
+    rows = _filled() + _filled(comment="x" * 140_000).partition("\n")[2]
+    with pytest.raises(DataError, match="a cell has more than 131,072 characters") as caught:
+        read_csv(rows.encode(), "r.csv")
+    assert "r.csv, row 3" in str(caught.value)
+    assert "quotation mark" in str(caught.value.remedy)
+    assert "CSV UTF-8" not in str(caught.value)
+
+
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_labels_in_either_language_and_codes_are_the_same_choices(language: str):
     for code, label in words(language).overall.items():
@@ -200,13 +211,30 @@ def test_labels_in_either_language_and_codes_are_the_same_choices(language: str)
     assert list(words(language).overall) == list(OVERALL)
 
 
-@pytest.mark.parametrize("said", ["A+", "neither", "5", "A or B", "", "a date: 2026-05-04"])
+@pytest.mark.parametrize("said", ["A+", "neither", "5", "A or B", "", "a date: 2026-05-04", "Ⓐ", "ᴬ", "𝐀"])
 def test_what_is_no_choice_stays_as_it_is(said: str):
     assert overall_code(said) == said
 
 
+@pytest.mark.parametrize("said", ["Ａ　ｍｕｃｈ", "Ａ，much better", "ａ much"])
+def test_full_width_letters_are_the_same_choice(said: str):
+    assert overall_code(said) == "A much"
+
+
+@pytest.mark.parametrize("said", NO_DIGITS)
+def test_circled_superscript_and_other_digits_are_no_ratings(said: str):
+    assert parse_rating(said) is None
+    assert parse_rating(rating_text(said)) is None
+
+
+@pytest.mark.parametrize("said", ["4", "４", "４．０", "4，0"])
+def test_full_width_digits_are_ratings(said: str):
+    assert parse_rating(said) == 4
+
+
 def test_ratings_are_left_for_the_check_except_for_the_programs_own_spelling():
     given_and_read = {"4": "4", "4.0": "4", "4,0": "4", " 3 ": "3", "５": "5", "6": "6", "3.5": "3.5", "": "", "½": "½"}
+    given_and_read |= {"４．０": "4", "\u3000４": "4"} | {text: text for text in NO_DIGITS}
     assert {text: rating_text(text) for text in given_and_read} == given_and_read
     (row,) = read_csv(_filled(accuracy_a="6", logic_b="4-May", fluency_a="4.0", overall="x").encode(), "r.csv").rows
     assert (row.ratings["accuracy_a"], row.ratings["logic_b"], row.ratings["fluency_a"]) == ("6", "4-May", "4")

@@ -188,6 +188,22 @@ def written(folder: Path, content: object) -> Path:
     return path
 
 
+def test_utf_16_with_its_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rater-2-ratings.json"
+    path.write_bytes(json.dumps(saved()).encode("utf-16"))
+    assert read_html_answers(path).rows[0].texts == ("How?", "a", "b")
+
+
+def test_foreign_names_in_a_message_are_short_and_of_one_line(tmp_path: Path) -> None:
+    content = saved()
+    content["rows"][0]["x\x1b[2J\n" * 1000] = 1
+    for wrong in (content, saved(**{"x\x1b[2J\n" * 1000: 1})):
+        with pytest.raises(DataError) as caught:
+            read_html_answers(written(tmp_path, wrong))
+        assert "\x1b" not in str(caught.value)
+        assert len(str(caught.value.where)) < len(str(tmp_path)) + 200
+
+
 @pytest.mark.parametrize("prefix", ["", "\ufeff", "\n"])
 def test_reads_what_the_page_saved(tmp_path: Path, prefix: str) -> None:
     filled = read_html_answers(written(tmp_path, prefix + json.dumps(saved())))
@@ -255,6 +271,6 @@ def test_other_bytes_and_missing_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rater-2-ratings.json"
     with pytest.raises(DataError, match="cannot be read"):
         read_html_answers(path)
-    path.write_bytes(json.dumps(saved()).encode("utf-16"))
-    with pytest.raises(DataError, match="not UTF-8"):
+    path.write_bytes(json.dumps(saved(), ensure_ascii=False).replace("fine", "größer").encode("latin-1"))
+    with pytest.raises(DataError, match="not text in UTF-8"):
         read_html_answers(path)

@@ -130,6 +130,15 @@ def test_several_annotations_are_refused_with_the_task():
     assert "min.json, task 8" in str(caught.value)
 
 
+def test_a_tasks_number_is_shown_short_and_on_one_line():
+    first, second = ({**_tasks()[0]["data"], "id": "9\n\x1b[2J" * 1000 + end} for end in "ab")
+    rows = read_label_studio([first, second], "min.json").rows
+    assert all(row.place.isprintable() and len(row.place) < 300 for row in rows)
+    with pytest.raises(DataError, match="has 2 annotations") as caught:
+        read_label_studio([first, second, second], "min.json")
+    assert "\x1b" not in str(caught.value)
+
+
 def test_several_choices_are_left_for_the_check():
     assert _one(_annotation(_result("overall", choices=["A", "B"]))).overall == "A; B"
 

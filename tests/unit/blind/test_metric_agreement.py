@@ -120,6 +120,37 @@ def test_ties_and_missing_values_decide_nothing() -> None:
     assert found.agreement.value == pytest.approx(3 / 5)
 
 
+def test_equal_differences_are_ties_whatever_their_last_digits() -> None:
+    made = make.make_study(20, 3, repeats=0, checks=0, same=0)
+    # 0.9 - 0.7 and 0.3 - 0.1 differ by 6e-17, always to the side that the raters prefer more.
+    values = metric(lambda n: (0.1, 0.3) if n % 2 == 0 else (0.7, 0.9))
+    (pair,) = score_study(made.fill(by_number), made.key, metrics=values).pairs
+    (found,) = pair.metrics
+    assert found.correlation is None
+    assert found.missing_reason
+    exact = metric(lambda n: (0.25 * (n % 3), 0.5))
+    shifted = metric(lambda n: (0.1 * (n % 3 + n), 0.2 + 0.1 * n))
+    rank = [score_study(made.fill(by_number), made.key, metrics=each).pairs[0].metrics[0] for each in (exact, shifted)]
+    assert rank[0].correlation is not None
+    assert rank[1].correlation is not None
+    assert rank[0].correlation.value == rank[1].correlation.value
+
+
+def test_agreement_holds_what_was_drawn() -> None:
+    # Flipped items, on which the metric is wrong, are a tenth; a third of the rest has identical answers.
+    made = make.make_study(60, 2, strata={"rest": (90, 30), "flipped": (10, 30)}, identical=range(0, 30, 3), split=True,
+                           repeats=0, checks=0, same=0)  # fmt: skip
+    values = metric(lambda n: (0, 1) if n < 30 else (1, 0), 60)
+    tuned = make.prefer("tuned")
+    sheets = made.fill(tuned)
+    whole = score_study(sheets, made.key, metrics=values).pairs[0].metrics[0]
+    (one,) = score_study(sheets[:1], made.key, metrics=values).pairs[0].metrics
+    assert whole.agreement is not None
+    assert one.agreement is not None
+    assert one.items == 25
+    assert one.agreement.value == pytest.approx(whole.agreement.value) == pytest.approx(0.6 / 0.7)
+
+
 def test_identical_answers_and_other_tasks_stay_out() -> None:
     made = make.make_study(20, 3, identical=5, repeats=0, checks=0, same=0)
     values = metric(lambda n: (n % 2, 1 - n % 2))

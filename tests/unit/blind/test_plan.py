@@ -51,8 +51,19 @@ def test_the_words_say_every_number(plan: StudyPlan) -> None:
     told = " ".join(describe(plan)).replace("\u00a0", " ")
     for word in ("α = 0.05", "60 %", "80 %", f"{plan.items:,}", f"{plan.decisive_items:,}", "20 %", "0.3", "66.7 %"):
         assert word in told
-    assert len(describe(plan, "zh")) == len(describe(plan)) == 7
+    assert len(describe(plan, "zh")) == len(describe(plan)) == 8
     assert "主要终点" in describe(plan, "zh")[0]
+
+
+def test_the_words_state_the_rules_that_are_applied(plan: StudyPlan) -> None:
+    told, chinese = "\n".join(describe(plan)), "\n".join(describe(plan, "zh"))
+    assert "checks called 'both bad' do not count" in told
+    assert "compared to two decimals" in told
+    assert "“都不好”的检查题不计" in chinese
+    assert "按两位小数比较" in chinese
+    without = plan.model_copy(update={"exclusions": Exclusions()})
+    assert "two decimals" not in "\n".join(describe(without))
+    assert "两位小数" not in "\n".join(describe(without, "zh"))
 
 
 def test_the_words_of_simple_plans() -> None:

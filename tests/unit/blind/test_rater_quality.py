@@ -102,6 +102,15 @@ def test_exclusion_says_rule_and_numbers() -> None:
     assert quality_warnings([out]) == []
 
 
+@pytest.mark.parametrize(
+    ("passed", "checks", "least", "out"),
+    [(2, 3, 0.67, False), (2, 3, 2 / 3, False), (66, 100, 0.667, True), (67, 100, 0.674, False), (67, 100, 0.68, True)],
+)
+def test_shares_are_compared_to_two_decimals(passed: int, checks: int, least: float, out: bool) -> None:
+    (found,) = apply_exclusions([quality(checks=checks, checks_passed=passed)], Exclusions(min_checks_passed=least))
+    assert bool(found.excluded) == out
+
+
 def test_nobody_is_excluded_without_a_rule_or_rows() -> None:
     bad = quality(checks=3, repeats=10)
     assert apply_exclusions([bad], None)[0].excluded is None

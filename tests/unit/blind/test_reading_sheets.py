@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lorascope.blind.checking import check_sheets
 from lorascope.blind.formats import FORMATS, read_sheet, reading, write_sheet
 from lorascope.blind.key import row_digest
 from lorascope.blind.rows import RATINGS, Sheet, SheetRow, clean
 from lorascope.errors import DataError
 
+make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("filled_study.py"))))
 COMMITMENT = "hmac-" + "0f" * 32
 SALT = "5a" * 32
 TEXTS = [
@@ -98,7 +102,7 @@ def test_the_content_tells_the_format_whatever_the_file_is_called(tmp_path: Path
     assert read_sheet(misnamed).rows[0].texts == ("one", "one", "one")
 
 
-def test_the_ratings_that_the_page_saves_are_read(tmp_path: Path):
+def _answers() -> str:
     row = {
         "id": "q0000z",
         "overall": "A",
@@ -107,10 +111,62 @@ def test_the_ratings_that_the_page_saves_are_read(tmp_path: Path):
         "texts": ["one", "two", "three"],
     }
     head = {"format": "lorascope-ratings", "version": 1, "study": "study", "commitment": COMMITMENT}
+    return json.dumps({**head, "rater": "rater-1", "language": "en", "rows": [row]})
+
+
+def test_the_ratings_that_the_page_saves_are_read(tmp_path: Path):
     path = tmp_path / "rater-1-ratings.json"
-    path.write_text(json.dumps({**head, "rater": "rater-1", "language": "en", "rows": [row]}), encoding="utf-8")
+    path.write_text(_answers(), encoding="utf-8")
     (read,) = read_sheet(path).rows
     assert (read.overall, read.ratings["accuracy_a"], read.texts) == ("A", "4", ("one", "two", "three"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_mark_before_json_tells_its_encoding(tmp_path: Path, encoding: str):
+    path = _written(_sheet(["一", "two"]), tmp_path, "label-studio")
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert [row.texts[0] for row in read_sheet(path).rows] == ["一", "two"]
+    path.write_bytes(_answers().encode(encoding))
+    assert read_sheet(path).rows[0].texts == ("one", "two", "three")
+
+
+def test_utf_16_without_a_mark_is_said_to_be_another_encoding(tmp_path: Path):
+    message = _refusal(tmp_path, _answers().encode("utf-16-le"), "rater-1-ratings.json")
+    assert "neither UTF-8 nor UTF-16 with a byte-order mark" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rater": ""}, "the sheet says that its rater is '', but its rows are rater-1's"),
+        ({"rater": "rater-2"}, "the sheet says that its rater is 'rater-2', but its rows are rater-1's"),
+        ({"study": "study-2"}, "the sheet says that its study is 'study-2', but its rows are of study-1"),
+        ({"study": ""}, "the sheet says that its study is '', but its rows are of study-1"),
+    ],
+)
+def test_saved_ratings_with_another_rater_or_study_are_refused_once(tmp_path: Path, changes: dict, said: str):
+    made = make.make_study()
+    path = tmp_path / "rater-1-ratings.json"
+    filled = made.sheet("rater-1", make.prefer("tuned"))
+    rows = [
+        {"id": row.id, "overall": row.overall, "ratings": {}, "comment": "", "texts": row.texts} for row in filled.rows
+    ]
+    head = {"format": "lorascope-ratings", "version": 1, "study": "study-1", "commitment": made.commitment}
+    head |= {"rater": "rater-1", "language": "en", "rows": rows}
+    path.write_text(json.dumps(head), encoding="utf-8")
+    assert check_sheets([read_sheet(path)], made.key).sheets == {"rater-1": path.name}
+    path.write_text(json.dumps(head | changes), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        check_sheets([read_sheet(path)], made.key)
+    lines = [f"  - rater-1-ratings.json (rater-1): {said}"]
+    assert caught.value.problem.split("\n") == ["the sheets cannot be scored: 1 problem", *lines]
+
+
+def test_one_row_with_an_empty_rater_is_named():
+    made = make.make_study()
+    sheet = make.changed(made.sheet("rater-1", make.prefer("tuned")), 3, rater="")
+    with pytest.raises(DataError, match=r"row 5 \(rater-1\): the rater column says ''"):
+        check_sheets([sheet], made.key)
 
 
 def _refusal(tmp_path: Path, content: bytes, name: str = "rater-1.csv") -> str:

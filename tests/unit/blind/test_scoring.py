@@ -123,9 +123,87 @@ def test_strata_without_a_vote_are_said() -> None:
     study = score_study([sheet], made.key, metrics={}, allow_partial=True)
     pair = study.pairs[0]
     assert [each.stratum for each in pair.strata] == ["rest"]
-    assert "2 of the 12 drawn items have no vote and are left out" in pair.notes
-    assert any(note.startswith("strata with 10 of the 100 items") for note in pair.notes)
+    assert "2 of the 12 drawn items have no vote: the others of their kind stand for them" in pair.notes
+    told = "have no vote on differing answers of this pair: the other strata's votes stand for them"
+    assert f"strata with 10 of the 100 items to draw from {told}" in pair.notes
     assert "2 rows of rater-1 left out: no overall choice" in study.notes
+
+
+def test_items_without_votes_do_not_leave_too_many_ties() -> None:
+    # A third of the items are ties that nobody rates, and tuned wins all others, whoever rates them.
+    made = make.make_study(60, 4, identical=range(0, 60, 3), split=True, repeats=0, checks=0, same=0)
+    whole = score(made, TUNED).pairs[0]
+    one = score_study(made.fill(TUNED, ["rater-1"]), made.key, metrics={}).pairs[0]
+    assert (whole.items, one.items, one.identical) == (60, 30, 20)
+    for found in (one.win_rate, one.unweighted, one.strata[0].win_rate):
+        assert found is not None
+        assert found.value == pytest.approx(whole.win_rate.value) == pytest.approx(5 / 6)
+        assert width(found) > width(whole.win_rate)
+    assert whole.notes[0].startswith("no length-adjusted")
+    assert "30 of the 60 drawn items have no vote: the others of their kind stand for them" in one.notes
+
+
+def test_lost_items_are_stood_for_within_their_stratum() -> None:
+    strata = {"rest": (90, 20), "flipped": (10, 20)}
+    alike = [*range(0, 20, 2), *range(20, 40, 4)]  # half of the rest, a quarter of the flipped items
+    made = make.make_study(40, 1, strata=strata, identical=alike, repeats=0, checks=0, same=0)
+    answer = of_items(lambda n: 1 if n >= 20 else -1)
+
+    def scored(lost: Any) -> Any:
+        kept = {row.id for row in made.key.rows if not lost(row.item)}
+        sheet = made.sheet("rater-1", answer)
+        opened = replace(sheet, rows=tuple(row for row in sheet.rows if row.id in kept))
+        return score_study([opened], made.key, metrics={}, allow_partial=True).pairs[0]
+
+    true = 0.9 * (0.5 * 0.5) + 0.1 * (0.25 * 0.5 + 0.75)
+    for lost in (lambda n: False, lambda n: 4 < n < 20, lambda n: n > 22, lambda n: n in (5, 7, 30)):
+        assert scored(lost).win_rate.value == pytest.approx(true)
+        assert [each.win_rate.value for each in scored(lost).strata] == pytest.approx([0.25, 0.875])
+    # No vote on any flipped item: the identical ones keep their share, the others go by the rest's.
+    mute = scored(lambda n: n >= 20)
+    assert mute.win_rate.value == pytest.approx(0.5 * (0.9 * 0.5 + 0.1 * 0.25))
+    assert [each.win_rate and each.win_rate.value for each in mute.strata] == [pytest.approx(0.25), None]
+    assert any(note.startswith("strata with 10 of the 100 items") for note in mute.notes)
+
+
+def test_a_single_lost_item_has_no_vote() -> None:
+    made = make.make_study(12, 1, repeats=0, checks=0, same=0)
+    sheet = make.changed(made.sheet("rater-1", TUNED), 0, overall="")
+    notes = score_study([sheet], made.key, metrics={}, allow_partial=True).pairs[0].notes
+    assert "1 of the 12 drawn items has no vote: the others of their kind stand for them" in notes
+
+
+def test_a_pair_without_votes_is_no_draw() -> None:
+    # Rows of one pair stay open; its identical answers alone would be a win rate of 0.5.
+    made = make.make_study(36, 1, systems=("base", "x", "y"), identical=6, repeats=0, checks=0, same=0)
+
+    def answer(row: KeyRow, item: StudyItem) -> str:
+        return "" if (item.first, item.second) == ("y", "x") else "A"
+
+    study = score_study(made.fill(answer), made.key, metrics={}, allow_partial=True)
+    assert [(pair.first, pair.second) for pair in study.pairs] == [("x", "base"), ("y", "base")]
+    assert "y against x: 12 items without any vote, and so without a score" in study.notes
+
+
+def test_strengths_hold_what_was_drawn_of_each_pair() -> None:
+    # Every third of a pair's items is identical, and each pair's outcome is the same with half of the raters.
+    made = make.make_study(
+        180, 2, systems=("base", "x", "y"), identical=[n for n in range(180) if n // 3 % 3 == 0], split=True,
+        repeats=0, checks=0, same=0,
+    )  # fmt: skip
+    place = {item.item_id: n // 3 for n, item in enumerate(made.key.items)}
+
+    def answer(row: KeyRow, item: StudyItem) -> str:
+        wins = place[item.item_id] // 3 % 5 > 0
+        return "A" if (row.a == item.first) == wins else "B"
+
+    whole = score_study(made.fill(answer), made.key, metrics={})
+    one = score_study(made.fill(answer, ["rater-1"]), made.key, metrics={})
+    for some, every in zip(one.pairs, whole.pairs, strict=True):
+        assert some.win_rate.value == pytest.approx(every.win_rate.value)
+    found, expected = ([each.strength.value for each in study.standings] for study in (one, whole))
+    assert found == pytest.approx(expected)
+    assert found[2] > 0.3
 
 
 def rated(values: dict[str, Any]) -> Any:
@@ -259,6 +337,28 @@ def test_deviations_from_the_plan() -> None:
         "tuned against base: 12 items, 14 were planned",
     ]
     assert study.notes == []
+
+
+def test_more_votes_than_planned_are_a_deviation() -> None:
+    made = make.make_study(12, 3, plan=plan(votes_per_item=1))
+    assert score(made, TUNED).deviations == ["3.00 votes per rated item on average, 1 was planned"]
+    # One lost row in hundreds does not show in two decimals.
+    made = make.make_study(250, 1, plan=plan(raters=1, votes_per_item=1, items=250))
+    sheet = make.changed(made.sheet("rater-1", TUNED), 249, overall="")
+    study = score_study([sheet], made.key, metrics={}, allow_partial=True)
+    assert not any("on average" in told for told in study.deviations)
+
+
+def test_single_things_are_said_in_the_singular() -> None:
+    two = plan(raters=2, votes_per_item=2, decisive_items=1, items=2, exclusions=Exclusions())
+    made = make.make_study(2, 1, plan=two, repeats=0, checks=0, same=0)
+    sheet = make.changed(made.sheet("rater-1", TUNED), 0, overall="")
+    assert score_study([sheet], made.key, metrics={}, allow_partial=True).deviations == [
+        "1 row of rater-1 left out: no overall choice",
+        "the study was made for 1 rater, 2 were planned",
+        "1.00 vote per rated item on average, 2 were planned",
+        "tuned against base: 1 item, 1 more has no vote, 2 were planned",
+    ]
 
 
 def test_absent_raters_are_notes_without_a_plan() -> None:
@@ -474,3 +574,10 @@ def test_a_damaged_key_is_said_and_no_crash(damage: Any, said: str, tmp_path: Pa
     with pytest.raises(DataError, match="this is no study key") as raised:
         read_key(tmp_path / "key.json")
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("raw", ["[" * 200_000, '{"version": ' + "[" * 200_000 + "]" * 200_000 + "}"])
+def test_a_deeply_nested_key_is_said_and_no_crash(raw: str, tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(raw)
+    with pytest.raises(DataError, match="no study key: it is nested too deeply"):
+        read_key(tmp_path / "key.json")

@@ -6,6 +6,7 @@ import datetime
 import io
 import re
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 
@@ -299,6 +300,56 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.Monk
     bomb = _with_part(xlsx_bytes(_sheet("one")), "xl/media/image1.png", b"\0" * (2**20 + 1))
     with pytest.raises(DataError, match="unpacks to"):
         read_xlsx(bomb, "r.xlsx")
+
+
+def _with_rows(rows: bytes) -> bytes:
+    content = xlsx_bytes(_sheet("one"))
+    tab = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        part = archive.read(tab)
+    assert b"</sheetData>" in part
+    return _with_part(content, tab, part.replace(b"</sheetData>", rows + b"</sheetData>"))
+
+
+def test_cells_beyond_the_headings_cost_nothing():
+    cells = b"".join(b'<row r="%d"><c r="XFD%d"><v>1</v></c></row>' % (n, n) for n in range(3, 803))
+    content = _with_rows(cells + b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row>')
+    tracemalloc.start()
+    rows = read_xlsx(content, "r.xlsx").rows
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [row.id for row in rows] == ["q00f"]
+    assert peak < 20 * 2**20
+
+
+def test_a_row_numbered_beyond_any_spreadsheet_is_not_waited_for():
+    assert len(read_xlsx(_with_rows(b'<row r="99999999999999"><c r="A1"><v>1</v></c></row>'), "r.xlsx").rows) == 1
+
+
+def test_more_rows_than_any_sheet_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(xlsx_reading, "MOST_ROWS", 50)
+    row = b"<row><c><v>1</v></c></row>"
+    assert len(read_xlsx(_with_rows(row * 49), "r.xlsx").rows) == 50
+    with pytest.raises(DataError, match="more than 50 rows") as caught:
+        read_xlsx(_with_rows(row * 50), "r.xlsx")
+    assert "r.xlsx, row 52" in str(caught.value)
+
+
+def test_one_long_string_that_many_cells_share_is_counted_for_each(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(xlsx_reading, "MOST_TEXT", 10_000)
+    book = Workbook()
+    book.active.append(list(COLUMNS))
+    for _ in range(11):
+        book.active.append(["q00f", "x" * 1000])
+    with pytest.raises(DataError, match="10,000 characters of text"):
+        read_xlsx(_saved(book), "r.xlsx")
+
+
+def test_more_cells_than_any_sheet_are_refused(monkeypatch: pytest.MonkeyPatch):
+    assert xlsx_reading.MOST_MARKS <= 1_000_000
+    monkeypatch.setattr(xlsx_reading, "MOST_MARKS", 50_000)
+    with pytest.raises(DataError, match="more cells than any rating sheet"):
+        read_xlsx(_with_rows(b"<row>" + b"<c/>" * 50_000 + b"</row>"), "r.xlsx")
 
 
 def test_a_part_with_a_document_type_is_refused():

@@ -30,6 +30,8 @@ from lorascope.schema.human import (
     DIMENSIONS,
     Alpha,
     DimensionRating,
+    EarlierRate,
+    EarlierScore,
     HumanReport,
     HumanStudy,
     MetricAgreement,
@@ -174,7 +176,7 @@ def causal_comparison() -> Comparison:
         weights={LORA: weight_report(0.018, 3), FULL: weight_report(0.041, 0)},
         series=causal_series(),
         gates=gate_report(),
-        human=HumanReport(studies=[human_study()]),
+        human=HumanReport(studies=[human_study()], earlier=[earlier_score()]),
         missing=[
             Missing(area="leak", subject=None, reason="no training data was named (train_data)"),
             Missing(area="noise", subject=FULL, reason="one pass only; ask for two with --noise"),
@@ -304,7 +306,8 @@ def human_study(**changed: Any) -> HumanStudy:
         Alpha(name="fluency", level="ordinal", units=0, missing_reason="all ratings are equal"),
     ]
     values: dict[str, Any] = {
-        "study": "s-4f1c2d7a", "commitment": "hmac-" + "9f2c" * 16, "seed": 3, "language": "en", "tasks": ["support"],
+        "study": "s-4f1c2d7a", "commitment": "hmac-" + "9f2c" * 16, "seed": 3,
+        "scored": "2026-05-04T16:12:00+00:00", "language": "en", "tasks": ["support"],
         "systems": [BASE, LORA, FULL], "plan": "sha256-" + "77aa" * 16,
         "registered": "Primary endpoint: the win rate over items.\nItems: 273.",
         "deviations": ["118 items were rated, 273 were planned"], "raters": raters, "left_rate": estimate(0.56, 0.04),
@@ -316,6 +319,16 @@ def human_study(**changed: Any) -> HumanStudy:
         ],
     }  # fmt: skip
     return HumanStudy(**{**values, **changed})
+
+
+def earlier_score(**changed: Any) -> EarlierScore:
+    """What the study of :func:`human_study` said before some of its sheets were handed in again."""
+    rates = [EarlierRate(first=LORA, second=BASE, win_rate=estimate(0.48, 0.08, 118))]
+    values: dict[str, Any] = {
+        "study": "s-4f1c2d7a", "scored": "2026-05-03T09:30:00+00:00", "sheets": ["sha256-" + "3c1d" * 16],
+        "win_rates": rates,
+    }  # fmt: skip
+    return EarlierScore(**{**values, **changed})
 
 
 def human_rater(name: str, **changed: Any) -> RaterQuality:
@@ -690,6 +703,8 @@ def hostile_comparison() -> Comparison:
     study = hostile.human.studies[0]
     study.notes, study.deviations, study.registered = list(ATTACKS), list(ATTACKS), ATTACKS[3]
     study.tasks, study.study, study.commitment = list(ATTACKS), ATTACKS[2], ATTACKS[4]
+    earlier = hostile.human.earlier[0]
+    earlier.study, earlier.scored, earlier.win_rates[0].first = study.study, ATTACKS[0], ATTACKS[1]
     study.raters[0].rater, study.raters[0].sheet, study.raters[2].excluded = ATTACKS[0], ATTACKS[2], ATTACKS[3]
     study.pairs[0].strata[0].stratum, study.pairs[0].notes = ATTACKS[8], list(ATTACKS)
     study.pairs[0].metrics[0].metric, study.pairs[0].metrics[1].missing_reason = ATTACKS[1], ATTACKS[10]

@@ -63,33 +63,38 @@ def said(study: HumanStudy, causal: Comparison, place: int = 0) -> tuple[str, st
 def test_a_preference_is_said_with_its_numbers(study: HumanStudy, causal: Comparison) -> None:
     tone, lead, text = said(study, causal)
     assert tone == "good"
-    assert lead == "Raters preferred lora-r16 to llama-tiny in 62 % of items [54 %, 70 %], ties counted half"
+    assert (
+        lead
+        == "Raters preferred lora-r16 to llama-tiny in 62 % of items (95 % interval [54 %, 70 %]), ties counted half"
+    )
     assert text == (
         "Sign test p = 0.012 (64 items for lora-r16, 38 for llama-tiny, 16 undecided), 118 items (3 with identical "
-        "answers), 2 raters (1 more excluded), α 0.41 [0.30, 0.52]."
+        "answers), in the whole study 2 raters (1 more excluded), α 0.41 [0.30, 0.52]."
     )
 
 
 def test_a_preference_for_the_base_is_turned_round(study: HumanStudy, causal: Comparison) -> None:
     tone, lead, _ = said(study, causal, 1)
     assert tone == "bad"
-    assert lead.startswith("Raters preferred llama-tiny to full-ft in 59 % of items [52 %, 66 %]")
+    assert lead.startswith("Raters preferred llama-tiny to full-ft in 59 % of items (95 % interval [52 %, 66 %])")
 
 
 def test_an_interval_that_holds_one_half_shows_no_preference(study: HumanStudy, causal: Comparison) -> None:
     tone, lead, _ = said(study, causal, 2)
     assert tone == "unclear"
-    assert lead.startswith("No preference between lora-r16 and full-ft is shown")
-    assert "54 % of items [45 %, 63 %]" in lead
+    assert lead.startswith("The registered test does not settle a preference between lora-r16 and full-ft")
+    assert "54 % of items (95 % interval [45 %, 63 %])" in lead
     assert "equal" not in lead
 
 
 def test_between_adapted_checkpoints_no_side_is_the_good_one(study: HumanStudy, causal: Comparison) -> None:
     study.pairs[2].win_rate = rate(0.7, 0.6, 0.8)
+    study.pairs[2].sign_test = SignTest(wins=60, losses=30, undecided=28, p_value=0.002)
     assert said(study, causal, 2)[0] == "neutral"
 
 
 def test_without_an_interval_nothing_is_shown(study: HumanStudy, causal: Comparison) -> None:
+    study.plan = None
     study.pairs[0].win_rate = rate(1.0, None, None)
     study.pairs[0].sign_test = SignTest(wins=0, losses=0, undecided=2)
     tone, lead, text = said(study, causal)
@@ -112,6 +117,7 @@ def test_where_interval_and_test_differ_it_is_said(
     study: HumanStudy, causal: Comparison, value: float, low: float, high: float, p: float | None, wins: int,
     losses: int, doubt: str,
 ) -> None:  # fmt: skip
+    study.plan = None
     study.pairs[0].win_rate = rate(value, low, high)
     study.pairs[0].sign_test = SignTest(wins=wins, losses=losses, undecided=8, p_value=p)
     text = said(study, causal)[2]
@@ -119,11 +125,76 @@ def test_where_interval_and_test_differ_it_is_said(
     assert doubt in text
 
 
+@pytest.mark.parametrize(
+    ("value", "low", "high", "p", "wins", "tone", "lead", "doubt"),
+    [
+        (0.62, 0.54, 0.7, 0.012, 64, "good", "Raters preferred lora-r16 to llama-tiny", ""),
+        (0.62, 0.54, 0.7, 0.05, 64, "good", "Raters preferred lora-r16 to llama-tiny", ""),
+        (0.62, 0.54, 0.7, 0.06, 64, "unclear", "The registered test does not settle", "does not reject"),
+        (0.62, 0.54, 0.7, None, 0, "unclear", "The registered test does not settle", "does not reject"),
+        (0.62, 0.54, 0.7, 0.01, 20, "unclear", "The registered test does not settle", "not lie on its side"),
+        (0.55, 0.47, 0.63, 0.01, 64, "good", "Raters preferred lora-r16 to llama-tiny", "all items, does not"),
+        (0.62, None, None, 0.01, 64, "good", "Raters preferred lora-r16 to llama-tiny in 62 % of items (no interval)",
+         "all items, does not"),
+        (0.45, 0.37, 0.53, 0.01, 20, "bad", "Raters preferred llama-tiny to lora-r16 in 55 % of items (95 % interval "
+         "[47 %, 63 %])", "weighted to all items, does not"),
+        (0.50, 0.42, 0.58, 0.01, 64, "unclear", "The registered test does not settle", "not lie on its side"),
+        (0.55, 0.47, 0.63, 0.3, 64, "unclear", "The registered test does not settle", ""),
+    ],
+)  # fmt: skip
+def test_with_a_plan_its_test_decides(
+    study: HumanStudy, causal: Comparison, value: float, low: float | None, high: float | None, p: float | None,
+    wins: int, tone: str, lead: str, doubt: str,
+) -> None:  # fmt: skip
+    study.pairs[0].win_rate = rate(value, low, high)
+    losses = 40 if p is not None else 0
+    study.pairs[0].sign_test = SignTest(wins=wins, losses=losses, undecided=8, p_value=p)
+    found = said(study, causal)
+    assert found[0] == tone
+    assert found[1].startswith(lead)
+    assert doubt in found[2]
+    assert found[2].endswith("].") == (not doubt)
+
+
 def test_the_test_is_judged_at_the_registered_level(study: HumanStudy, causal: Comparison) -> None:
     study.pairs[0].sign_test = SignTest(wins=64, losses=40, undecided=14, p_value=0.02)
-    assert "does not confirm it" not in said(study, causal)[2]
+    assert said(study, causal)[0] == "good"
     study.alpha = 0.01
-    assert "does not confirm it" in said(study, causal)[2]
+    tone, _, text = said(study, causal)
+    assert tone == "unclear"
+    assert "does not reject at the registered level 0.01" in text
+
+
+def test_counts_of_one_are_singular(study: HumanStudy, causal: Comparison) -> None:
+    study.pairs[0].sign_test = SignTest(wins=1, losses=0, undecided=117, p_value=1.0)
+    assert "(1 item for lora-r16, 0 for llama-tiny, 117 undecided)" in said(study, causal)[2]
+
+
+def test_a_single_pair_has_the_study_for_itself(study: HumanStudy, causal: Comparison) -> None:
+    assert ", in the whole study 2 raters" in said(study, causal)[2]
+    study.pairs = study.pairs[:1]
+    assert "whole study" not in said(study, causal)[2]
+
+
+def test_what_was_scored_besides_is_said(factory: ModuleType) -> None:
+    pair = factory.human_study().pairs[0]
+    other = factory.human_study(study="s-second", scored=None, systems=[BASE, LORA], pairs=[pair])
+    apart = factory.human_study(study="s-third", tasks=["another"])
+    comparison = bare(factory, factory.human_study(), other, apart)
+    assert comparison.human is not None
+    comparison.human.earlier = [factory.earlier_score()]
+    views = human_context(comparison, EN)["human_studies"]
+    before = "Scored before with other sheets (2026-05-03 09:30:00 UTC): win rate lora-r16 against llama-tiny 48 %"
+    assert plain(views[0].traces[0]) == f"{before} [40 %, 56 %]"
+    asked = "Another study of the same question, s-second: win rate lora-r16 against llama-tiny 62 % [54 %, 70 %]"
+    assert [plain(each) for each in views[0].traces[1:]] == [asked]
+    assert "s-4f1c2d7a (2026-05-04 16:12:00 UTC)" in views[1].traces[0]
+    assert views[2].traces == ()
+    lines = [plain(each.lead) for each in human_lines(comparison, EN)]
+    assert f"{before} [40 %, 56 %]" in lines
+    shown = section(render_html(comparison, None), "human")
+    assert before in shown
+    assert "此前用其他评分表计过分" in section(render_html(comparison, None, language="zh"), "human")
 
 
 def test_the_ends_of_an_interval_decide() -> None:
@@ -206,7 +277,7 @@ def test_a_study_without_votes_or_further_numbers(factory: ModuleType) -> None:
 
 def test_the_section_shows_everything(page: str) -> None:
     for words in (
-        "62 % of items [54 %, 70 %]",
+        "62 % of items (95 % interval [54 %, 70 %])",
         "lora-r16 much better <strong>60</strong>",
         "At equal length",
         "Standings",
@@ -238,9 +309,25 @@ def test_the_section_shows_everything(page: str) -> None:
 
 def test_the_section_in_chinese(factory: ModuleType) -> None:
     shown = section(render_html(bare(factory, factory.human_study()), None, language="zh"), "human")
-    assert "评审在 62 % [54 %, 70 %] 的样本中更偏好 lora-r16" in shown
-    assert "未显示对 lora-r16 或 full-ft 的偏好" in shown
+    assert "评审在 62 %（95% 区间 [54 %, 70 %]）的样本中更偏好 lora-r16" in shown
+    assert "登记的检验未能确定对 lora-r16 或 full-ft 的偏好" in shown
     assert "与随机一致无法区分" in shown
+
+
+def test_the_chinese_section_says_where_english_follows(factory: ModuleType) -> None:
+    study = factory.human_study()
+    study.pairs[0].notes = ["lengths do not vary"]
+    words = "以下说明为英文原文"
+    shown = section(render_html(bare(factory, study), None, language="zh"), "human")
+    assert shown.count(words) == 5
+    for before, after in (("与计划的偏离", "118 items were rated"), ("说明</h4>", "rater-4 gave no sheet back")):
+        assert re.search(rf"{before}.{{0,60}}{words}.{{0,60}}{after}", shown)
+    study.deviations, study.notes = [], []
+    for pair in study.pairs:
+        pair.metrics, pair.notes = [], []
+    study.alphas, study.raters = study.alphas[:1], study.raters[:2]
+    assert words not in section(render_html(bare(factory, study), None, language="zh"), "human")
+    assert EN("human.english") not in section(render_html(bare(factory, factory.human_study()), None), "human")
 
 
 def test_two_studies_are_told_apart(factory: ModuleType) -> None:
@@ -264,7 +351,8 @@ def test_results_without_a_study_still_render(factory: ModuleType) -> None:
 
 def test_the_terminal_says_pairs_and_who_was_left_out(causal: Comparison) -> None:
     lines = human_lines(causal, EN)
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[3].lead.startswith("Scored before with other sheets")
     assert plain(lines[-1].lead) == "rater-3 was left out: passed 33 % of the checks, the plan asks for 67 %"
 
 
@@ -277,7 +365,10 @@ def test_the_summary_has_the_human_test_and_the_gates(factory: ModuleType, encod
     print_summary(comparison, console)
     text = " ".join(plain(raw.getvalue().decode(encoding)).split())
     assert "Human test" in text
-    assert "Raters preferred lora-r16 to llama-tiny in 62 % of items [54 %, 70 %], ties counted half." in text
+    assert (
+        "Raters preferred lora-r16 to llama-tiny in 62 % of items (95 % interval [54 %, 70 %]), ties counted half."
+        in text
+    )
     assert ("alpha 0.41" if encoding == "ascii" else "α 0.41") in text
     assert "rater-3 was left out" in text
     assert "Gates A gate failed (1 FAIL, 1 INCONCLUSIVE, 1 PASS)" in text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import fromstring
@@ -11,8 +12,14 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
+from lorascope.cli.main import run as command
 from lorascope.errors import ConfigError, DataError, EvaluationError, InvalidComparison, OutputError, UsageError
-from lorascope.workflows.gate import GateFiles, calibrate_policy, explain_policy, run_gate
+from lorascope.workflows.asking import AskingOptions
+from lorascope.workflows.compare import CompareOptions, compare
+from lorascope.workflows.gate import calibrate_policy, explain_policy, prove_policy, run_gate
+from lorascope.workflows.gate_files import GateFiles
+from lorascope.workflows.imported import ImportOptions, import_runs
+from lorascope.workflows.served import ServedOptions, compare_served
 
 
 def checkpoint(name: str, content_hash: str) -> dict[str, Any]:
@@ -94,8 +101,8 @@ def test_outputs_are_written_on_demand(tmp_path: Path, gates: Path, console: Con
     assert json.loads((tmp_path / "g.json").read_text())["exit_code"] == 1
     assert (tmp_path / "g.txt").read_text().endswith("# EOF\n")
     assert done.annotations.startswith(f"::error file={gates},line=2,title=FAIL lora[1]%3Asupport.accuracy::")
-    with pytest.raises(OutputError, match="cannot be written"):
-        run_gate(result, gates, None, console, files=GateFiles(summary=tmp_path / "none" / "g.md"))
+    run_gate(result, gates, None, console, files=GateFiles(summary=tmp_path / "none" / "yet" / "g.md"))
+    assert "| FAIL | fail |" in (tmp_path / "none" / "yet" / "g.md").read_text()
 
 
 def test_githubs_own_summary_is_appended_to(
@@ -214,3 +221,181 @@ def test_a_calibration_is_printed_and_written(tmp_path: Path, gates: Path, conso
     calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0, json_path=out)
     assert json.loads(out.read_text())["policy"] == "gates.toml"
     assert "lora[1]:support.accuracy" in shown(console)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("option", ["json", "summary", "junit", "openmetrics"])
+@pytest.mark.parametrize("taken", ["run/result.json", "run/samples.parquet", "gates.toml", "old/result.json"])
+@pytest.mark.parametrize("named", [True, False])
+def test_no_output_replaces_an_input(
+    tmp_path: Path, gates: Path, console: Console, option: str, taken: str, named: bool
+) -> None:
+    result = save(tmp_path / "run", document(*PASSING), NEW)
+    old = save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    gates.write_text(("" if named else 'baseline = "old/result.json"\n') + gates.read_text())
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    before = contents(tmp_path)
+    for path in (tmp_path / taken, tmp_path / "old" / ".." / taken, tmp_path / "link" / ".." / taken):
+        with pytest.raises(UsageError, match=f"--{option} would replace the"):
+            run_gate(result, gates, old if named else None, console, files=GateFiles(**{option: path}))
+    assert contents(tmp_path) == before
+    assert shown(console) == ""
+
+
+def test_no_output_replaces_another(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    files = GateFiles(json=tmp_path / "x", junit=tmp_path / "run" / ".." / "x")
+    with pytest.raises(UsageError, match="--junit would replace what --json writes"):
+        run_gate(result, gates, None, console, files=files)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_calibration_replaces_no_input(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*PASSING), OLD)
+    before = contents(tmp_path)
+    for path in (result, result.parent / "samples.parquet", gates):
+        with pytest.raises(UsageError, match="--json would replace the"):
+            calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0, json_path=path)
+    assert contents(tmp_path) == before
+
+
+def test_all_outputs_are_attempted_and_the_outcome_is_said(tmp_path: Path, gates: Path, console: Console) -> None:
+    result = save(tmp_path / "run", document(*FAILING))
+    (tmp_path / "file").write_text("")
+    files = GateFiles(json=tmp_path / "file" / "g.json", summary=tmp_path / "run", junit=tmp_path / "g.xml")
+    told: list[str] = []
+    with pytest.raises(OutputError) as caught:
+        run_gate(result, gates, None, console, files=files, annotate=told.append)
+    assert "--json" in caught.value.problem
+    assert "--summary" in caught.value.problem
+    assert "gates.toml: failed (1 FAIL), exit code 1" in caught.value.problem
+    assert "--out" not in str(caught.value)
+    assert 'failures="1"' in (tmp_path / "g.xml").read_text()
+    assert told[0].startswith("::error ")
+
+
+@pytest.mark.parametrize("broken", ["policy", "result", "baseline"])
+def test_no_outcome_of_an_earlier_run_stays_when_one_ends_by_an_error(
+    tmp_path: Path, gates: Path, console: Console, broken: str
+) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    files = GateFiles(json=tmp_path / "j", summary=tmp_path / "s", junit=tmp_path / "x", openmetrics=tmp_path / "o")
+    run_gate(result, gates, None, console, files=files)
+    assert all(path.exists() for _, path in files)
+    {"policy": gates, "result": result}.get(broken, gates).write_text("?")
+    if broken == "baseline":
+        gates.write_text('version = 1\nbaseline = "none.json"\n[[gate]]\nmetric = "a.b"\nmin = 0\n')
+    with pytest.raises((ConfigError, DataError)):
+        run_gate(result, gates, None, console, files=files)
+    assert not any(path.exists() for _, path in files)
+
+
+def test_what_no_gate_wrote_and_githubs_summary_are_not_removed(
+    tmp_path: Path, gates: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, summary = tmp_path / "notes.json", tmp_path / "summary.md"
+    notes.write_text("{}")
+    summary.write_text("### an earlier command\n")
+    gates.write_text("### no policy")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    before = contents(tmp_path)
+    with pytest.raises((ConfigError, DataError)):
+        run_gate(tmp_path / "none.json", gates, None, console, files=GateFiles(json=notes, summary=summary))
+    with pytest.raises(UsageError):
+        run_gate(tmp_path / "none.json", gates, None, console, files=GateFiles(summary=gates))
+    assert contents(tmp_path) == before
+
+
+def test_names_and_evidence_command_nothing(tmp_path: Path, gates: Path, console: Console) -> None:
+    content = document(*FAILING)
+    name = "lo\n::stop-commands::x\x1b]0;title\x07"
+    content["checkpoints"][1]["name"] = content["measurements"][0]["subject"] = name
+    content["missing"] = []
+    result = save(tmp_path / "run", content)
+    run_gate(result, gates, None, console)
+    explain_policy(gates, console, result_path=result)
+    assert "FAIL" in shown(console)
+    assert not any(character in shown(console) for character in "\x1b\x07")
+    assert "::" not in shown(console)
+
+
+def test_an_explained_result_fits_a_narrow_terminal(tmp_path: Path, gates: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    explain_policy(gates, console, result_path=save(tmp_path / "run", document(*PASSING)))
+    lines = shown(console).splitlines()
+    titles = next(number for number, line in enumerate(lines) if "True drop" in line)
+    assert lines[titles - 1].strip() == "lora[1]:support.accuracy"
+    assert "INCONCLUSIVE  Items for 80 % PASS" in lines[titles]
+    assert all(line.split()[0] == "40" for line in lines[titles + 1 :] if line.strip())
+
+
+def test_a_baseline_is_read_before_the_work_begins(tmp_path: Path, gates: Path) -> None:
+    assert prove_policy(None).path is None
+    assert prove_policy(gates).path is None
+    gates.write_text('baseline = "old/result.json"\n' + gates.read_text())
+    with pytest.raises(DataError, match="does not exist"):
+        prove_policy(gates)
+    old = save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    proved = prove_policy(gates)
+    proved.check_tasks(["other", "support"])
+    proved.check_tasks([])
+    with pytest.raises(InvalidComparison, match="another suite") as caught:
+        proved.check_tasks(["other"])
+    assert str(old) in str(caught.value)
+    proved.check_folder(tmp_path / "new")
+    with pytest.raises(UsageError, match="baseline"):
+        proved.check_folder(tmp_path / "old")
+    old.write_text("[]")
+    with pytest.raises(InvalidComparison):
+        prove_policy(gates)
+
+
+def test_the_command_alone_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["gate"]) == 2
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_options_may_stand_before_the_command(
+    tmp_path: Path, gates: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    assert command(["gate", "--debug", "explain", str(gates)]) == 0
+    assert "support.accuracy: max_drop" in capsys.readouterr().out
+    assert command(["gate", "--gates", str(gates), "--quiet", str(result)]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert command(["gate", "--result", "run/result.json", "explain", "gates.toml"]) == 0
+    (tmp_path / "bless").write_bytes(result.read_bytes())
+    assert command(["gate", "--gates", "gates.toml", "./bless"]) == 0
+    assert command(["gate", "--gates", "gates.toml", "--", "bless"]) == 0
+
+
+def test_work_does_not_begin_without_the_baseline(tmp_path: Path, gates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    gates.write_text('baseline = "none.json"\n' + gates.read_text())
+    for work in (
+        lambda: compare(CompareOptions(base="no base", adapted=("none",), gates=gates)),
+        lambda: import_runs(ImportOptions(tool="files", base="no base", adapted=("none",), gates=gates)),
+        lambda: compare_served(ServedOptions(base="a", adapted=("b",), asking=AskingOptions(), gates=gates)),
+    ):
+        with pytest.raises(DataError, match="the baseline does not exist"):
+            work()
+
+
+def test_a_baseline_of_another_suite_is_said_before_anything_is_written(
+    tmp_path: Path, gates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gates.write_text('baseline = "old/result.json"\n' + gates.read_text())
+    save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    for name in ("before", "after"):
+        rows = [{"id": str(n), "prompt": f"p{n}", "prediction": "a", "reference": "a"} for n in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ImportOptions(tool="files", base="before.jsonl", adapted=("after.jsonl",), out=tmp_path / "out")
+    with pytest.raises(InvalidComparison, match="another suite"):
+        import_runs(replace(options, gates=gates))
+    assert not (tmp_path / "out").exists()
+    import_runs(options)
+    assert (tmp_path / "out" / "result.json").exists()
