@@ -77,7 +77,7 @@ def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial:
     for row in key.rows:
         expected.setdefault(row.rater, []).append(row.id)
     commitment = key.commitment
-    checked = [_own_rows(sheet, known, commitment) for sheet in sheets]
+    checked = [_own_rows(sheet, known, commitment, key.study) for sheet in sheets]
     _one_sheet_each(checked)
     votes: list[Vote] = []
     files: dict[str, str] = {}
@@ -98,7 +98,7 @@ def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial:
     return CheckedSheets(tuple(votes), files, open_rows, unverified)
 
 
-def _own_rows(sheet: FilledSheet, known: Mapping[str, KeyRow], commitment: str) -> _Sheet:
+def _own_rows(sheet: FilledSheet, known: Mapping[str, KeyRow], commitment: str, study: str) -> _Sheet:
     """The rows that belong to the study and to the sheet's rater, each once."""
     found = _Sheet(shown(sheet.name))
     own = [row for row in sheet.rows if row.commitment == commitment]
@@ -114,6 +114,7 @@ def _own_rows(sheet: FilledSheet, known: Mapping[str, KeyRow], commitment: str) 
         problem = f"{_count(len(foreign), 'row')} without this study's mark ({_places(foreign)}): sheets were mixed, "
         found.refuse(f"{problem}or the study column was edited", _OTHER_STUDY)
     _sort_out(found, own, known)
+    _refuse_relabelled(found, sheet, own, study)
     return found
 
 
@@ -122,6 +123,7 @@ def _sort_out(sheet: _Sheet, rows: Sequence[FilledRow], known: Mapping[str, KeyR
     owners = Counter(known[row.id].rater for row in rows if row.id in known)
     sheet.rater = owners.most_common(1)[0][0] if owners else None
     strangers: dict[str, list[FilledRow]] = {}
+    one_label = len({row.rater for row in rows}) == 1
     for row in rows:
         owner = known[row.id].rater if row.id in known else None
         if owner is None:
@@ -133,10 +135,24 @@ def _sort_out(sheet: _Sheet, rows: Sequence[FilledRow], known: Mapping[str, KeyR
             strangers.setdefault(owner, []).append(row)
         else:
             sheet.rows[row.id] = row
-            if row.rater and row.rater != owner:
+            if row.rater != owner and not one_label:
                 sheet.refuse(f"the rater column says {quoted(row.rater)}, but row {row.id} is {owner}'s", _IDS, row)
     for owner, found in strangers.items():
         sheet.refuse(f"{_count(len(found), 'row')} of {owner} in this sheet ({_places(found)})", _ONE_SHEET)
+
+
+def _refuse_relabelled(found: _Sheet, sheet: FilledSheet, own: Sequence[FilledRow], study: str) -> None:
+    """A sheet that names one other rater in all its rows, or another study than theirs, is said to once."""
+    if not found.rows:
+        return
+    labels = {row.rater for row in own}
+    if len(labels) == 1 and found.rater not in labels:
+        problem = f"the sheet says that its rater is {quoted(*labels)}, but its rows are {found.rater}'s"
+        found.refuse(problem, _AS_RETURNED)
+    if sheet.study is not None and sheet.study != study:
+        found.refuse(
+            f"the sheet says that its study is {quoted(sheet.study)}, but its rows are of {study}", _AS_RETURNED
+        )
 
 
 def _one_sheet_each(sheets: Iterable[_Sheet]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from datetime import date, timedelta
 
 from lorascope.blind.rows import OVERALL
@@ -16,6 +15,7 @@ _DATE = re.compile(
     rf"|\d{{1,2}}月\d{{1,2}}日?|\d{{1,4}}[-/. ]*{_MONTH}\b.*|{_MONTH}[-/. ]*\d{{1,4}}",
     re.IGNORECASE,
 )
+_HALF_WIDTH = {0x3000: " "} | {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _DAY_ZERO = date(1899, 12, 30)
 _DAYS = range(36_526, 73_051)  # the years 2000 to 2099, as spreadsheets number days
 
@@ -32,11 +32,19 @@ def quoted(text: str) -> str:
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
 
 
+def half_width(text: str) -> str:
+    """The text with the full-width letters, digits and signs of Chinese and Japanese input methods as ASCII.
+
+    Circled, superscript and other digits stay what they are: '④' or '4²' is no spelling of a number that was meant.
+    """
+    return text.translate(_HALF_WIDTH)
+
+
 def parse_rating(text: str) -> int | None:
     """1 to 5, or None where the text is no such whole number. '4.0', '4,0' and full-width digits are a program's 4."""
     if not text or len(text) > _SHOWN:
         return None
-    found = _RATING.fullmatch(unicodedata.normalize("NFKC", text))
+    found = _RATING.fullmatch(half_width(text))
     return int(found[1]) if found else None
 
 

@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lorascope.errors import EvaluationError, InvalidComparison, UsageError
 from lorascope.gates.judging import Absent
 from lorascope.gates.labelled import LABEL_SUMS, LabelSets
-from lorascope.gates.packing import pack, pack_bits, read_base64, unpack, unpack_bits
+from lorascope.gates.packing import MOST_NUMBERS, declared, pack, pack_bits, read_base64, unpack, unpack_bits
 from lorascope.gates.readings import EXACT_AREAS, nothing_changed
 from lorascope.gates.samples import item_table
-from lorascope.gates.scores import CORRELATIONS, RATES, SUMS, ItemTable, scored_items
+from lorascope.gates.scores import COLUMNS, CORRELATIONS, FLIPS, RATES, SUMS, ItemTable, scored_items
 from lorascope.gates.selection import address_of
-from lorascope.measures.core import FloatArray
-from lorascope.schema.baseline import BaselineFile, BaselineItems, BaselineMeasurement, PackedLabels, PackedNumbers
+from lorascope.measures.core import FloatArray, IntArray
+from lorascope.schema.baseline import BaselineFile, BaselineItems, BaselineMeasurement, PackedLabels
 from lorascope.schema.comparison import Comparison, Measurement
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def bless(
     """
     chosen = _chosen(comparison, subjects)
     _check(comparison, samples, chosen, allow_failing)
-    measured = [each for each in comparison.measurements if each.subject in chosen and each.adapted is not None]
+    known = [each for each in comparison.measurements if each.subject in chosen]
+    measured = [each for each in known if each.adapted is not None]
     if not measured:
         raise EvaluationError("the result holds no measurement of an adapted checkpoint", remedy="measure some task")
     items: list[BaselineItems] = []
@@ -71,7 +72,8 @@ def bless(
         paired += len(kept)
         if table is not None and kept:
             items.append(_packed(table, subject, task, kept))
-    return Blessing(_file(comparison, chosen, measured, items), paired, unpaired)
+    noted = [each for each in known if each.adapted is not None or each.missing_reason is not None]
+    return Blessing(_file(comparison, chosen, noted, items), paired, unpaired)
 
 
 def _chosen(comparison: Comparison, subjects: Sequence[str] | None) -> list[str]:
@@ -163,7 +165,6 @@ def shortened(key: str, size: int) -> str:
 def _file(
     comparison: Comparison, chosen: Sequence[str], measured: Sequence[Measurement], items: list[BaselineItems]
 ) -> BaselineFile:
-    fields = set(BaselineMeasurement.model_fields)
     return BaselineFile(
         blessed=datetime.now(UTC).isoformat(timespec="seconds"),
         created=comparison.created,
@@ -177,13 +178,26 @@ def _file(
         ],
         # A prompt is text; the fingerprint stands for it.
         tasks=[each.model_copy(update={"prompt": None}) for each in comparison.tasks],
-        measurements=[BaselineMeasurement.model_validate(each.model_dump(include=fields)) for each in measured],
+        measurements=[BaselineMeasurement.model_validate(_fields(each)) for each in measured],
         items=items,
     )
 
 
+def _fields(found: Measurement) -> dict[str, Any]:
+    """What a baseline keeps of a measurement; a reason where a value exists is about the reference."""
+    kept = found.model_dump(include=set(BaselineMeasurement.model_fields))
+    return kept if found.adapted is None else kept | {"missing_reason": None}
+
+
 def comparison_of(file: BaselineFile) -> Comparison:
-    """The baseline as a result: what was measured, without differences, findings or weights."""
+    """The baseline as a result: what was measured, without differences, findings or weights.
+
+    InvalidComparison for a file that does not hold a base and adapted checkpoints, or announces more numbers than any
+    baseline has.
+    """
+    if sum(map(_announced, file.items)) > MOST_NUMBERS:
+        problem = f"the shapes of the baseline announce more than {MOST_NUMBERS:,} packed numbers"
+        raise InvalidComparison(problem, remedy="bless fewer subjects")
     if [each.role for each in file.checkpoints].count("base") != 1 or len(file.checkpoints) < 2:
         raise InvalidComparison("the baseline does not hold one base and its adapted checkpoints", remedy=_REMEDY)
     return Comparison(
@@ -198,6 +212,12 @@ def comparison_of(file: BaselineFile) -> Comparison:
     )
 
 
+def _announced(items: BaselineItems) -> int:
+    labels = [] if items.labels is None else [items.labels.truth, items.labels.given]
+    packed = [*items.scores.values(), *items.statistics.values(), *labels, *([items.flips] if items.flips else [])]
+    return sum(map(declared, packed))
+
+
 def table_of(file: BaselineFile, subject: str, task: str) -> ItemTable | None:
     """The items of one subject and task; None where the file has none. InvalidComparison for damaged numbers."""
     packed = next((each for each in file.items if (each.subject, each.task) == (subject, task)), None)
@@ -209,32 +229,37 @@ def table_of(file: BaselineFile, subject: str, task: str) -> ItemTable | None:
     keys = [raw[start : start + packed.id_bytes].hex() for start in range(0, len(raw), packed.id_bytes)]
     if len(set(keys)) != len(keys):
         raise InvalidComparison("the baseline's ids are not unique", remedy=_REMEDY)
-    flips = None if packed.flips is None else _rows(packed.flips, packed)[:, 0].astype(np.int64)
     return ItemTable(
         keys=tuple(keys),
         groups=(None,) * packed.items,
         categories=(None,) * packed.items,
-        scores={name: _rows(numbers, packed)[:, 0] for name, numbers in packed.scores.items()},
+        scores={name: unpack(numbers, (packed.items, 1))[:, 0] for name, numbers in packed.scores.items()},
         counts=cache(lambda metric, signature: _counts(packed, metric)),
         labels=cache(lambda: _label_sets(packed)),
-        flips=flips,
+        flips=_flips(packed),
         reference=next((each.name for each in file.checkpoints if each.role == "base"), ""),
         answers=packed.answers,
         id_bytes=packed.id_bytes,
     )
 
 
-def _rows(numbers: PackedNumbers, packed: BaselineItems) -> FloatArray:
-    rows = unpack(numbers)
-    if len(rows) != packed.items:
-        raise InvalidComparison(f"the baseline holds {len(rows):,} numbers for {packed.items:,} items", remedy=_REMEDY)
-    return rows
+def _flips(packed: BaselineItems) -> IntArray | None:
+    if packed.flips is None:
+        return None
+    flips = unpack(packed.flips, (packed.items, 1))[:, 0]
+    if not np.isin(flips, range(len(FLIPS) + 1)).all():
+        raise InvalidComparison("the baseline's flips are damaged", remedy=_REMEDY)
+    return flips.astype(np.int64)
 
 
 def _counts(packed: BaselineItems, metric: str) -> FloatArray | str:
-    if metric not in packed.statistics:
+    if metric not in packed.statistics or metric not in COLUMNS:
         return "cannot be paired: the baseline keeps no item statistics of it"
-    return _rows(packed.statistics[metric], packed)
+    rows = unpack(packed.statistics[metric], (packed.items, COLUMNS[metric]))
+    # Scores may have any sign, counts not.
+    if not np.isfinite(rows).all() or (metric != "score" and (rows < 0).any()):
+        raise InvalidComparison(f"the baseline's item statistics of {metric} are damaged", remedy=_REMEDY)
+    return rows
 
 
 def _label_sets(packed: BaselineItems) -> LabelSets | str:
@@ -243,7 +268,6 @@ def _label_sets(packed: BaselineItems) -> LabelSets | str:
         return "cannot be paired: the baseline keeps no labels by item"
     if len(set(labels.names)) != len(labels.names):
         raise InvalidComparison("the baseline names a label twice", remedy=_REMEDY)
-    truth, given = (unpack_bits(numbers, len(labels.names)) for numbers in (labels.truth, labels.given))
-    if len(truth) != packed.items or len(given) != packed.items:
-        raise InvalidComparison("the baseline's labels are not as many as its items", remedy=_REMEDY)
+    shape = packed.items, len(labels.names)
+    truth, given = (unpack_bits(numbers, shape) for numbers in (labels.truth, labels.given))
     return LabelSets(tuple(labels.names), truth, given, labels.multi)

@@ -27,8 +27,10 @@ def paired_difference(before: Scored, after: Scored, groups: Groups | None, conf
 
     - shares of right items without groups: Newcombe's paired score interval, whose error stays below the nominal one
       also where few answers changed, and the exact McNemar test;
-    - other means: Student's t on the differences, on those summed by group where there are groups; with fewer than
-      ten units that changed, their number less one gives the degrees of freedom;
+    - other means: Student's t on the differences, on those summed by group where there are groups. Where fewer than
+      ten units carry the spread, their number less one gives the degrees of freedom: (Σr²)² / Σr⁴ of the residuals r,
+      the number of equal ones with such moments. On a scale with ends no bound is nearer to the value than units
+      unlike all that were seen could move it: see :func:`_unseen`;
     - sums of a corpus: the paired bootstrap of :func:`lorascope.measures.statistics.paired`, seed fixed.
 
     A difference that is the same in every unit has bounds without width, and one unit none at all. The items' order
@@ -54,6 +56,7 @@ def paired_difference(before: Scored, after: Scored, groups: Groups | None, conf
         return _of_shares(before.statistics[kept, 0], after.statistics[kept, 0], value, confidence, source)
     error, freedom = _standard_error(residuals, sums)
     half = float(special.stdtrit(freedom, confidence)) * error
+    half = max(half, _unseen(residuals, sums, before.measure.width, confidence))
     p_value = 2 * float(special.stdtr(freedom, -abs(value) / error))
     clustered = f", {len(sums):,} groups" if units.of_item is not None else ""
     return Reading(value, value - half, value + half, n, f"{source}{clustered}", p_value=p_value)
@@ -72,13 +75,28 @@ def _of_shares(before: FloatArray, after: FloatArray, value: float, confidence: 
     return Reading(value, low, high, len(was), source, p_value=mcnemar(broken, fixed))
 
 
-def _standard_error(residuals: FloatArray, sums: FloatArray) -> tuple[float, int]:
+def _standard_error(residuals: FloatArray, sums: FloatArray) -> tuple[float, float]:
     """Standard error of a ratio of sums over units, and the degrees of freedom of its Student's t."""
     count = len(sums)
-    changed = int(np.count_nonzero(sums[:, 0]))
-    freedom = max(changed - 1, 1) if changed < FEW_UNITS else count - 1
+    squares = (residuals / np.abs(residuals).max()) ** 2
+    carrying = min(float(np.count_nonzero(sums[:, 0])), float(squares.sum() ** 2 / (squares**2).sum()))
+    freedom = max(carrying - 1, 1.0) if carrying < FEW_UNITS else float(count - 1)
     variance = count / (count - 1) * float((residuals**2).sum())
     return math.sqrt(variance) / float(sums[:, 1].sum()), freedom
+
+
+def _unseen(residuals: FloatArray, sums: FloatArray, width: float, confidence: float) -> float:
+    """How far units that behave unlike all seen ones may move the mean, in the metric's scale; 0 without its ends.
+
+    Of n units as many as 1 − (1 − confidence)^(1/n) of all may be such, about 3/n at 95 % (the rule of three, Hanley
+    and Lippman-Hand 1983, JAMA 249, 1743), and each may go as far as the scale goes beyond the largest residual. A
+    rare collapse hides behind small changes of all items otherwise, whose spread knows nothing of it.
+    """
+    if not math.isfinite(width):
+        return 0.0
+    share = 1 - math.pow(1 - confidence, 1 / len(sums))
+    reach = width - float(np.abs(residuals).max()) / float(sums[:, 1].mean())
+    return share * max(reach, 0.0)
 
 
 def _of_sums(before: Scored, after: Scored, groups: Groups | None, confidence: float, source: str) -> Reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,9 +10,10 @@ from lorascope.errors import ConfigError
 from lorascope.gates.families import adjusted
 from lorascope.gates.judging import Absent, Judgement, Reading, fail_p_value, judge
 from lorascope.gates.nearest import hint
-from lorascope.gates.pairing import Baseline, baseline_warnings, exact_reading, paired_reading
+from lorascope.gates.pairing import Baseline, baseline_warnings, counterpart, exact_reading, paired_reading
 from lorascope.gates.plausibility import constant_scores, doubts
 from lorascope.gates.readings import EXACT_AREAS, nothing_changed, own_delta, own_estimate
+from lorascope.gates.scores import RATES
 from lorascope.gates.selection import address_of, fits, measurements_at, subjects_of
 from lorascope.schema.comparison import Comparison, Measurement
 from lorascope.schema.gates import GateReport, GateRow, Outcome
@@ -56,13 +57,17 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One limit on one measurement; ``found`` is None where nothing is at the address."""
+    """One limit on one measurement; ``found`` is None where nothing is at the address.
+
+    ``harmless``: what is absent cannot have become worse, so that a pattern which names it in passing only warns.
+    """
 
     limit: Limit
     address: str
     reading: Reading | Absent
     found: Measurement | None = None
     unmoved: bool = False
+    harmless: bool = False
 
     @property
     def p_value(self) -> float | None:
@@ -85,10 +90,11 @@ def evaluate(
 
     A row blocks when its outcome is not PASS and its severity 'fail'; the severity of a row is its gate's, lowered to
     'warn' for INCONCLUSIVE and MISSING rows where the policy says so, and never for INVALID ones. Drops and gains are
-    those against the run's own reference, or, with ``baseline``, against that result's adapted checkpoint. The
-    result's two-sided 95 % intervals become one-sided bounds by normal scaling. A subject none of whose sampled
-    measurements differs from its reference at all (an adapter that is not applied, a scorer that says the same of
-    everything) fails.
+    those against the run's own reference, or, with ``baseline``, against that result's adapted checkpoint. What the
+    baseline has at a gate's address and the result lacks is MISSING; so is, as a warning alone, what a pattern names
+    and both sides leave undefined. The result's two-sided 95 % intervals become one-sided bounds by normal scaling. A
+    subject none of whose sampled measurements differs from its reference at all (an adapter that is not applied, a
+    scorer that says the same of everything) fails, and so does a measurement whose scores are all the same.
 
     Errors: ConfigError for a drop of a metric without a better direction, InvalidComparison for a baseline of another
     suite altogether.
@@ -139,11 +145,64 @@ def _cases(limit: Limit) -> Iterator[Case]:
         found = measurements_at(address, subject, comparison)
         applicable = [each for each in found if _applies(limit, each)]
         unmoved = nothing_changed(subject, comparison)
-        for each in applicable:
-            yield Case(limit, address_of(each), _checked(_read(limit, each), each), each, unmoved)
-        if not applicable:
+        cases = [
+            Case(limit, address_of(each), _checked(limit, _read(limit, each), each), each, unmoved)
+            for each in applicable
+        ]
+        vanished = list(_vanished(limit, subject, found))
+        yield from _lenient(cases) if limit.is_pattern else cases
+        yield from vanished
+        if not applicable and not vanished:
             named = limit.gate.metric.removeprefix(f"{address.subject}:")
             yield Case(limit, f"{subject}:{named}", Absent("MISSING", _why_missing(limit, subject, bool(found))))
+
+
+def _vanished(limit: Limit, subject: str, found: Sequence[Measurement]) -> Iterator[Case]:
+    """What the baseline has at the address and the result has not: a drop could hide there."""
+    if limit.baseline is None or subject == limit.comparison.base.name:
+        return
+    old = limit.baseline.comparison
+    before = counterpart(subject, old)
+    if isinstance(before, Absent):
+        return
+    here = {_within_subject(each) for each in found}
+    for each in measurements_at(limit.gate.address, before.name, old):
+        judged = limit.on_own_value or each.direction != "none"
+        if each.adapted is not None and judged and _within_subject(each) not in here:
+            reason = f"the baseline has it; {_why_missing(limit, subject, named=True)}"
+            yield Case(limit, f"{subject}:{_within_subject(each)}", Absent("MISSING", reason))
+
+
+def _within_subject(found: Measurement) -> str:
+    return address_of(found).removeprefix(f"{found.subject}:")
+
+
+def _lenient(cases: Collection[Case]) -> Iterator[Case]:
+    """The cases of a pattern: what neither side defines only warns, as long as something else can be judged."""
+    judged = any(isinstance(case.reading, Reading) for case in cases)
+    for case in cases:
+        undefined = judged and case.found is not None and _undefined_on_both_sides(case.limit, case.found)
+        yield replace(case, harmless=undefined)
+
+
+def _undefined_on_both_sides(limit: Limit, found: Measurement) -> bool:
+    """Whether neither side has a value because no item counts for it, so that nothing can have become worse.
+
+    Of a rate of change that follows from its own reference: forgotten answers are counted among those that were right.
+    What was not asked or failed is no such case.
+    """
+    if found.adapted is not None or not _no_item_counts(found):
+        return False
+    if limit.baseline is not None:
+        before = counterpart(found.subject, limit.baseline.comparison)
+        return not isinstance(before, Absent) and limit.baseline.left_undefined(found, before.name)
+    return found.base is None
+
+
+def _no_item_counts(found: Measurement) -> bool:
+    reason = found.missing_reason or ""
+    rate = found.area == "forgetting" and found.metric in RATES
+    return rate or (found.area in ("task", "forgetting") and reason.endswith("undefined on these items"))
 
 
 def _applies(limit: Limit, found: Measurement) -> bool:
@@ -151,8 +210,7 @@ def _applies(limit: Limit, found: Measurement) -> bool:
     if limit.on_own_value:
         return True
     if limit.is_pattern:
-        only_own_value = found.base is None and found.delta is None and found.missing_reason is None
-        return found.direction != "none" and not only_own_value
+        return found.direction != "none" and not (limit.baseline is None and _of_one_side(found))
     if found.direction == "none":
         line = f"line {limit.gate.line}" if limit.gate.line else None
         problem = f"{limit.name} on {limit.gate.metric!r}, a metric for which neither direction is better"
@@ -160,26 +218,42 @@ def _applies(limit: Limit, found: Measurement) -> bool:
     return True
 
 
+def _of_one_side(found: Measurement) -> bool:
+    """Whether it has a value and by nature no difference to the run's own reference, as numbers about the change.
+
+    A reference that was not asked or failed is named in front of the reason.
+    """
+    if found.adapted is None or found.base is not None or found.delta is not None:
+        return False
+    return found.missing_reason is None or not found.missing_reason.startswith(f"{found.reference}: ")
+
+
 def _read(limit: Limit, found: Measurement) -> Reading | Absent:
     """The value (``min``, ``max``) or the improvement (``max_drop``, ``min_gain``) that the limit is about."""
     if limit.on_own_value:
-        return own_estimate(found, limit.confidence)
+        return own_estimate(found, limit.confidence, as_told=limit.gate.rule == "point")
     if limit.baseline is None:
         reading = own_delta(found, limit.confidence)
         if isinstance(reading, Reading) and found.delta is not None:
             reading = replace(reading, p_value=found.delta.p_value)
     elif found.area in EXACT_AREAS:
-        reading = exact_reading(found, limit.baseline)
+        reading = exact_reading(found, limit.comparison, limit.baseline)
     else:
         reading = paired_reading(found, limit.comparison, limit.baseline, limit.confidence)
     return reading.negated() if isinstance(reading, Reading) and found.direction == "lower" else reading
 
 
-def _checked(reading: Reading | Absent, found: Measurement) -> Reading | Absent:
-    """The reading, marked where it must not pass because no score of either side varies."""
+def _checked(limit: Limit, reading: Reading | Absent, found: Measurement) -> Reading | Absent:
+    """The reading, marked where it must not pass because no score of either side varies.
+
+    Whoever asks for the value alone (``min`` or ``max`` with the rule 'point') gets it, with the doubt beside it.
+    """
     if isinstance(reading, Absent) or reading.exact or reading.unchanged_because:
         return reading
-    return replace(reading, suspicious_because=reading.suspicious_because or constant_scores(found))
+    constant = constant_scores(found)
+    if limit.on_own_value and limit.gate.rule == "point":
+        return replace(reading, warning=reading.warning or constant)
+    return replace(reading, suspicious_because=reading.suspicious_because or constant)
 
 
 def _judged(cases: Sequence[Case]) -> Iterator[GateRow]:
@@ -235,7 +309,7 @@ def _row(case: Case, reading: Reading, found: Measurement, p_adjusted: float | N
 def _absent_row(case: Case) -> GateRow:
     limit, absent = case.limit, case.reading
     assert isinstance(absent, Absent)  # a case without a measurement has no reading
-    severity = _severity(limit, absent.outcome)
+    severity = "warn" if case.harmless else _severity(limit, absent.outcome)
     return GateRow(
         address=case.address, rule=limit.rule, outcome=absent.outcome, severity=severity, evidence=absent.reason,
         limit=limit.value, line=limit.gate.line,

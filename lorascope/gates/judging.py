@@ -27,7 +27,7 @@ class Reading:
 
     ``exact`` marks what is counted and not sampled (weights, costs): there the bounds are the value. Bounds are None
     where no interval is defined. ``unchanged_because`` gives the reason when equal answers are to be expected,
-    ``suspicious_because`` the reason why the reading may not pass whatever its value. ``p_value`` is the two-sided
+    ``suspicious_because`` the reason why the reading fails whatever its value. ``p_value`` is the two-sided
     p-value of "no difference" by a test of its own, where there is one; ``warning`` goes to the row as it is.
     """
 
@@ -182,7 +182,7 @@ def judge(
     and its estimate exceeds ``max_drop``; the other limits, and all under 'strict', fail when the high bound misses
     the limit. 'point' and exact readings look at the value alone. Otherwise INCONCLUSIVE with the number of items
     that would decide with 80 % power, were the value true. A sampled value without any variance does not pass; one
-    without an interval fails a 'min' or 'max' that it misses.
+    without an interval fails a 'min' or 'max' that it misses; a suspicious one fails.
 
     ``p_adjusted`` is the p-value of the FAIL test after a correction for many tests: above 1 − confidence a FAIL
     becomes INCONCLUSIVE. A PASS needs no correction: a policy passes only when every one of its rows does, and each
@@ -194,12 +194,12 @@ def judge(
     meets = reading.value >= targets.floor - _ROUNDING
     if reading.exact:
         return Judgement("PASS" if meets else "FAIL")
+    if reading.suspicious_because:
+        return Judgement("FAIL", reading.suspicious_because)
     if rule != "point" and (reading.low is None or reading.high is None):
         return _without_interval(reading, name, meets)
     stands = p_adjusted is None or p_adjusted <= 1 - confidence
     found = _decided(reading, targets, rule, refuted=stands)
-    if found == "PASS" and reading.suspicious_because:
-        return Judgement("INCONCLUSIVE", reading.suspicious_because)
     if found is not None:
         return Judgement(found, reading.unchanged_because or "" if reading.constant and found == "PASS" else "")
     if not stands and _decided(reading, targets, rule, refuted=True) == "FAIL":

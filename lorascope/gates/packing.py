@@ -15,7 +15,7 @@ from lorascope.errors import InvalidComparison
 from lorascope.measures.core import BoolArray, FloatArray
 from lorascope.schema.baseline import PackedNumbers
 
-_MOST_BYTES = 256_000_000
+MOST_NUMBERS = 200_000_000
 _Unsigned = Literal["uint8", "uint16", "uint32"]
 _UNSIGNED: tuple[_Unsigned, ...] = ("uint8", "uint16", "uint32")
 _TYPES = {"float64": "<f8", "uint8": "<u1", "uint16": "<u2", "uint32": "<u4"}
@@ -39,13 +39,26 @@ def pack(values: npt.ArrayLike) -> PackedNumbers:
     return codes.model_copy(update={"distinct": kept})
 
 
-def unpack(packed: PackedNumbers) -> FloatArray:
-    """The numbers as (n, k); InvalidComparison where the data are not what the shape says."""
+def declared(packed: PackedNumbers) -> int:
+    """How many numbers the shapes announce; nothing is decoded."""
+    rows, columns = packed.shape
+    return max(rows, 0) * max(columns, 0) + (0 if packed.distinct is None else declared(packed.distinct))
+
+
+def unpack(packed: PackedNumbers, shape: tuple[int, int]) -> FloatArray:
+    """The numbers, (n, k) of ``shape``; InvalidComparison where they say another one, before anything is decoded.
+
+    Also where the data are not what their shape says.
+    """
+    if packed.shape != shape:
+        problem = f"the baseline holds packed numbers of shape {packed.shape} where {shape} belong"
+        raise InvalidComparison(problem, remedy=_REMEDY)
+    _check_distinct(packed)
     codes = _decode(packed)
     if packed.distinct is None:
         return codes
     distinct = _decode(packed.distinct).ravel()
-    if packed.type == "float64" or (codes.size and codes.max() >= len(distinct)):
+    if codes.max() >= len(distinct):
         raise InvalidComparison("the baseline's packed numbers are damaged", remedy=_REMEDY)
     found: FloatArray = distinct[codes.astype(np.int64)]
     return found
@@ -56,12 +69,23 @@ def pack_bits(flags: BoolArray) -> PackedNumbers:
     return pack(np.packbits(flags, axis=1))
 
 
-def unpack_bits(packed: PackedNumbers, columns: int) -> BoolArray:
-    """The first ``columns`` truth values of each row."""
-    rows = unpack(packed)
-    if packed.type != "uint8" or rows.shape[1] != math.ceil(columns / 8):
+def unpack_bits(packed: PackedNumbers, shape: tuple[int, int]) -> BoolArray:
+    """The truth values, (n, k) of ``shape``; see :func:`unpack`."""
+    rows, columns = shape
+    bytes_of_rows = unpack(packed, (rows, math.ceil(columns / 8)))
+    if packed.type != "uint8" or packed.distinct is not None:
         raise InvalidComparison("the baseline's packed labels are damaged", remedy=_REMEDY)
-    return np.unpackbits(rows.astype(np.uint8), axis=1, count=columns).astype(np.bool_)
+    return np.unpackbits(bytes_of_rows.astype(np.uint8), axis=1, count=columns).astype(np.bool_)
+
+
+def _check_distinct(packed: PackedNumbers) -> None:
+    """A list of distinct numbers is one column, never longer than what refers to it, and has no such list itself."""
+    kept = packed.distinct
+    if kept is None:
+        return
+    rows, columns = packed.shape
+    if packed.type == "float64" or kept.distinct is not None or kept.shape[1] != 1 or kept.shape[0] > rows * columns:
+        raise InvalidComparison("the baseline's packed numbers are damaged", remedy=_REMEDY)
 
 
 def read_base64(text: str) -> bytes:
@@ -92,7 +116,7 @@ def _decode(packed: PackedNumbers) -> FloatArray:
     rows, columns = packed.shape
     kind = np.dtype(_TYPES[packed.type])
     size = rows * columns * kind.itemsize
-    if rows < 1 or columns < 1 or size > _MOST_BYTES:
+    if rows < 1 or columns < 1 or rows * columns > MOST_NUMBERS:
         raise InvalidComparison(f"the baseline holds packed numbers of shape {packed.shape}", remedy=_REMEDY)
     reader = zlib.decompressobj()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from lorascope.gates.bounds import paired_difference
 from lorascope.gates.judging import Absent, Reading
 from lorascope.gates.labelled import LABEL_SUMS, LabelSets
 from lorascope.gates.samples import item_table
-from lorascope.gates.scores import ItemTable, ScoredItems, scored_items
+from lorascope.gates.scores import ItemTable, ScoredItems, holds, scored_items
 from lorascope.gates.validity import check_suites, doubts_of_baseline, what_differs
 from lorascope.measures.core import IntArray, Scored, mean_of_items
 from lorascope.schema.baseline import BaselineFile
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 _Place = tuple[str, str, str | None, tuple[str, str] | None, str]
 _UNPAIRED = "cannot be paired with a baseline: it does not follow from the scores of a task's items"
+_UNSEEN = (
+    "whether its weights are others is not known, as those of served and imported models are not seen: is the new "
+    "adapter loaded?"
+)
 _NO_SAMPLES = "has no samples.parquet beside it, so its items cannot be paired; keep the file with its result"
 
 
@@ -41,6 +46,7 @@ class Baseline:
     blessed: BaselineFile | None = None
     tables: dict[tuple[bool, str, str], ItemTable | None] = field(default_factory=dict, compare=False, repr=False)
     index: dict[_Place, list[Measurement]] = field(default_factory=dict, compare=False, repr=False)
+    equal: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def before(self, subject: str, task: str) -> ItemTable | None:
         """The baseline's items of one of its subjects; None where it has none."""
@@ -72,6 +78,14 @@ class Baseline:
         alike = [each for each in same if (each.reference == self.comparison.base.name) == of_base]
         return next(iter(alike or same), None)
 
+    def left_undefined(self, found: Measurement, subject: str) -> bool:
+        """Whether the baseline, too, has no value in the place of ``found``, for the same reason."""
+        place = _place(found, subject)
+        same = [each for each in self.comparison.measurements if _place(each, each.subject) == place]
+        return bool(same) and all(
+            each.adapted is None and each.missing_reason == found.missing_reason for each in same
+        )  # fmt: skip
+
 
 def _place(found: Measurement, subject: str) -> _Place:
     part = (found.slice.by, found.slice.value) if found.slice else None
@@ -82,14 +96,16 @@ def _read(samples: pyarrow.Table | None, comparison: Comparison, subject: str, t
     return None if samples is None else item_table(samples, comparison, subject, task)
 
 
-def exact_reading(found: Measurement, baseline: Baseline) -> Reading | Absent:
-    """Change of a counted value against the baseline's, without an interval."""
+def exact_reading(found: Measurement, comparison: Comparison, baseline: Baseline) -> Reading | Absent:
+    """Change of a counted value against the baseline's, without an interval; INVALID where it was counted otherwise."""
     subject = counterpart(found.subject, baseline.comparison)
     if isinstance(subject, Absent):
         return subject
     before = baseline.measurement(found, subject.name, of_base=True)
     if found.adapted is None or before is None or before.adapted is None:
         return Absent("MISSING", _missing_from(found))
+    if (difference := what_differs(found, before, comparison, baseline.comparison)) is not None:
+        return Absent("INVALID", difference)
     change = found.adapted.value - before.adapted.value
     return Reading(change, change, change, found.adapted.n, _source(subject), exact=True)
 
@@ -101,8 +117,8 @@ def paired_reading(
 
     Means and corpus metrics alike, by the statistics of :func:`~lorascope.gates.scores.scored_items`; groups of items
     vary as wholes where the result's own intervals took them so. Absent as INVALID where the two were not asked the
-    same in the same way or do not have the same items, as INCONCLUSIVE where the samples do not hold what the metric
-    follows from. InvalidComparison where the two results have no task in common.
+    same in the same way, do not have the same items, or only one of them holds what the metric follows from; as
+    INCONCLUSIVE where neither does. InvalidComparison where the two results have no task in common.
     """
     if found.task is None:
         return Absent("INCONCLUSIVE", _UNPAIRED)
@@ -143,18 +159,28 @@ def _pair(
     names = _common_names(found, new, old)
     after = scored_items(new, found, estimate, names=names)
     if isinstance(after, Absent):
-        return Absent(after.outcome, f"the result: {after.reason}" if after.outcome == "INVALID" else after.reason)
+        lost = not holds(new, found) and holds(old, before)
+        return _absent("the result", after, "the baseline has its item data" if lost else None)
     rows = _same_items(after, old)
     if isinstance(rows, Absent):
         return rows
     earlier = scored_items(old, before, old_estimate, names=names, rows=rows)
     if isinstance(earlier, Absent):
-        return Absent(earlier.outcome, f"the baseline: {earlier.reason}")
+        return _absent("the baseline", earlier, None if holds(old, before) else "the result has its item data")
     if earlier.scored.statistics.shape != after.scored.statistics.shape:
         return Absent("INVALID", "the two results keep different statistics of it")
     if _defined_elsewhere(earlier.scored, after.scored):
         return Absent("INVALID", "some items have a score in only one of the two results; score the same items in both")
     return earlier, after
+
+
+def _absent(side: str, absent: Absent, other: str | None) -> Absent:
+    """What one side cannot give; ``other``: the other side has it, so that something was lost or changed."""
+    if other is None:
+        named = absent.outcome == "INVALID" or side == "the baseline"
+        return Absent(absent.outcome, f"{side}: {absent.reason}" if named else absent.reason)
+    reason = f"{side}: {absent.reason}, while {other}; run or bless again the side that lost it"
+    return Absent("INVALID", reason)
 
 
 def _common_names(found: Measurement, new: ItemTable, old: ItemTable) -> tuple[str, ...] | None:
@@ -198,9 +224,16 @@ def _clustered(estimate: Estimate, items: ScoredItems) -> bool:
 def _explained(
     reading: Reading, name: str, subject: CheckpointInfo, comparison: Comparison, baseline: Baseline
 ) -> Reading:
-    if _same_checkpoint(comparison, name, baseline.comparison, subject):
+    """The reading with what equal answers, or unequal ones of one checkpoint, say about it."""
+    same = _same_hashes(comparison, name, baseline.comparison, subject)
+    equal = _equal_answers(name, subject, comparison, baseline)
+    if same and equal and _weights_seen(comparison, baseline.comparison):
         return replace(reading, unchanged_because="the checkpoint is the baseline's own, byte for byte")
-    if same_answers(name, comparison, baseline):
+    if same and equal:
+        return replace(reading, warning=f"every answer is that of the baseline's {subject.name}; {_UNSEEN}")
+    if same:
+        return replace(reading, warning=f"{_told_as_the_same(comparison, baseline)}, but its answers are others")
+    if equal:
         reason = (
             f"every answer is that of the baseline's {subject.name}, whose weights are others: the adapter is not "
             "applied, or the answers are not its own"
@@ -209,25 +242,41 @@ def _explained(
     return reading
 
 
-def same_answers(name: str, comparison: Comparison, baseline: Baseline) -> bool:
-    """Whether all answers and scores of a subject are the baseline's to the bit, though its weights are others.
+def _told_as_the_same(comparison: Comparison, baseline: Baseline) -> str:
+    if _weights_seen(comparison, baseline.comparison):
+        return "the checkpoint is the baseline's own by its hash"
+    return "the model has the baseline's address and name"
 
-    False without a common task whose items both sides keep.
-    """
-    subject = counterpart(name, baseline.comparison)
-    if isinstance(subject, Absent) or _same_checkpoint(comparison, name, baseline.comparison, subject):
-        return False
-    shared = {each.name for each in comparison.tasks} & {each.name for each in baseline.comparison.tasks}
-    pairs = [(baseline.before(subject.name, task), baseline.after(comparison, name, task)) for task in sorted(shared)]
-    known = [(old.answers, new.answers) for old, new in pairs if old is not None and new is not None]
-    return bool(known) and all(old == new for old, new in known)
+
+def _equal_answers(name: str, subject: CheckpointInfo, comparison: Comparison, baseline: Baseline) -> bool:
+    """Whether all answers and scores are the baseline's to the bit; False without a common task with items."""
+    if name not in baseline.equal:
+        shared = {each.name for each in comparison.tasks} & {each.name for each in baseline.comparison.tasks}
+        pairs = [(baseline.before(subject.name, task), baseline.after(comparison, name, task)) for task in shared]
+        known = [(old.answers, new.answers) for old, new in pairs if old is not None and new is not None]
+        baseline.equal[name] = bool(known) and all(old == new for old, new in known)
+    return baseline.equal[name]
 
 
 def baseline_warnings(comparison: Comparison, baseline: Baseline) -> list[str]:
     """Doubts about the comparison with a baseline as a whole, which change no outcome by themselves."""
-    unmoved = [each.name for each in comparison.subjects if same_answers(each.name, comparison, baseline)]
-    told = [f"every answer of {name} is the baseline's, though its weights are others" for name in unmoved]
+    told = [text for each in comparison.subjects for text in _warnings_of(each.name, comparison, baseline)]
     return [*told, *doubts_of_baseline(comparison, baseline.comparison)]
+
+
+def _warnings_of(name: str, comparison: Comparison, baseline: Baseline) -> Iterator[str]:
+    subject = counterpart(name, baseline.comparison)
+    if isinstance(subject, Absent):
+        return
+    if subject.name != name:
+        yield f"{name} is compared with the baseline's {subject.name}, the only checkpoint there, under another name"
+    same = _same_hashes(comparison, name, baseline.comparison, subject)
+    if not _equal_answers(name, subject, comparison, baseline):
+        return
+    if not same:
+        yield f"every answer of {name} is the baseline's, though its weights are others"
+    elif not _weights_seen(comparison, baseline.comparison):
+        yield f"every answer of {name} is the baseline's; {_UNSEEN}"
 
 
 def counterpart(subject: str, baseline: Comparison) -> CheckpointInfo | Absent:
@@ -247,9 +296,15 @@ def _missing_from(found: Measurement) -> str:
     return "the baseline does not have it"
 
 
-def _same_checkpoint(new: Comparison, name: str, old: Comparison, subject: CheckpointInfo) -> bool:
+def _same_hashes(new: Comparison, name: str, old: Comparison, subject: CheckpointInfo) -> bool:
     hashes = [each.content_hash for each in new.subjects if each.name == name]
     return hashes == [subject.content_hash] and new.base.content_hash == old.base.content_hash
+
+
+def _weights_seen(*results: Comparison) -> bool:
+    """Whether hashes are of weights: those of models behind a server and of imported runs are not."""
+    engines = [each.provenance.engine or "" for each in results]
+    return not any(engine == "server" or engine.startswith("import:") for engine in engines)
 
 
 def _source(subject: CheckpointInfo) -> str:

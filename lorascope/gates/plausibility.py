@@ -45,7 +45,11 @@ def constant_scores(found: Measurement) -> str | None:
     # One item has no interval either, and is told so by the judge.
     if not same or found.adapted.n < _FEWEST:
         return None
-    return f"all {found.adapted.n:,} items have the same score, as from a scorer that is constant, which proves nothing"
+    return (
+        f"all {found.adapted.n:,} items have the same score ({found.adapted.value:g}), as from a scorer that is "
+        "constant, which proves nothing; if the answers are really all alike, ask more difficult items, hold the value "
+        'to a min or max with rule = "point", or name the metrics that vary'
+    )
 
 
 def _constant(side: Estimate, scale: str) -> bool:

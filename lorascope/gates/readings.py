@@ -11,16 +11,17 @@ _TWO_SIDED = quantile(0.975)
 _ENDS: dict[str, tuple[float, ...]] = {"0-1": (0.0, 1.0), "0-100": (0.0, 100.0)}
 
 
-def own_estimate(found: Measurement, confidence: float) -> Reading | Absent:
+def own_estimate(found: Measurement, confidence: float, *, as_told: bool = False) -> Reading | Absent:
     """The adapted checkpoint's value in the metric's own scale.
 
     Where the scorer said the same of every item of both checkpoints the bounds have no width, as nothing shows that it
-    can say anything else.
+    can say anything else. ``as_told`` leaves the result's own bounds there too.
     """
     if found.adapted is None:
         return Absent("MISSING", found.missing_reason or "it was not measured")
     estimate = found.adapted
-    bounds = (estimate.value, estimate.value) if _constant_scorer(found) else (estimate.low, estimate.high)
+    widthless = not as_told and _constant_scorer(found)
+    bounds = (estimate.value, estimate.value) if widthless else (estimate.low, estimate.high)
     return _scaled(found, estimate.value, bounds, estimate.n, "own estimate", confidence)
 
 

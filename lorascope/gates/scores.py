@@ -39,6 +39,10 @@ _FROM_COUNTS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
 }
 CORRELATIONS = frozenset({"pearson", "spearman"})
 SUMS = frozenset({*_FROM_COUNTS, *CORRELATIONS})
+COLUMNS: Mapping[str, int] = {
+    "bleu": 10, "chrf": 18, "bleu_nltk": 10, "entity_f1": 3, "bits_per_byte": 2, "perplexity": 2, "score": 2,
+}  # fmt: skip
+"""How many numbers an item has in the counts of each corpus metric (``score``: what correlations follow from)."""
 # Rebuilt from rounded scores, joined labels, a mean level of chance, or a text's length: right as a rule, and checked.
 _INFERRED = frozenset({*CORRELATIONS, *LABEL_SUMS, "retained_fraction", "bits_per_byte", "perplexity"})
 _NEEDS_MORE = frozenset({"ece", "average_precision_macro", "kl_to_base", "cka", "cosine"})
@@ -111,6 +115,18 @@ def scored_items(
     if key not in table.known:
         table.known[key] = _scored_items(table, found, estimate, names, _rows(table, found.slice))
     return table.known[key]
+
+
+def holds(table: ItemTable, found: Measurement) -> bool:
+    """Whether the table has item data of the kind that a measurement follows from, whatever their values."""
+    if found.metric in RATES and found.area == "forgetting":
+        return table.flips is not None and bool(table.flips.all())
+    if found.metric in LABEL_SUMS or (found.slice is not None and found.slice.by in ("label", "label_group")):
+        return not isinstance(table.labels(), str)
+    if found.metric in SUMS:
+        name = "score" if found.metric in CORRELATIONS else found.metric
+        return not isinstance(table.counts(name, found.signature), str)
+    return found.metric in table.scores
 
 
 def _scored_items(

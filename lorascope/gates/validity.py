@@ -9,6 +9,7 @@ from lorascope.gates.scores import RATES
 from lorascope.schema.comparison import Comparison, Measurement, Provenance, TaskInfo
 
 _MOST_NAMED = 6
+_WITHOUT_ANSWERS = frozenset({"weights", "curves", "leak"})
 _AUTO = "auto (base stored as "
 _STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -26,19 +27,20 @@ def check_suites(comparison: Comparison, baseline: Comparison) -> None:
 def what_differs(found: Measurement, before: Measurement, comparison: Comparison, baseline: Comparison) -> str | None:
     """What of data, prompt, decoding, scorer and engine differs between two measurements, and what to do about it.
 
-    None where they can be paired. Library versions and devices are doubts alone: see :func:`doubts_of_baseline`.
+    None where they can be compared. What was asked counts where there is a task, and the engine except for what no
+    answer enters. Library versions and devices are doubts alone: see :func:`doubts_of_baseline`.
     """
-    if (differing := _task_differs(found.task, comparison, baseline)) is not None:
+    if found.task is not None and (differing := _task_differs(found.task, comparison, baseline)) is not None:
         return differing
     if found.signature != before.signature:
         scored = f"scored differently: {before.signature!r} in the baseline, {found.signature!r} here"
         return f"{scored}; measure the baseline again with the same scorer"
     if found.metric in RATES and comparison.base.content_hash != baseline.base.content_hash:
         return "it counts changes from the base, and the baseline had another base; bless a result of this base"
-    return _engine_differs(comparison.provenance, baseline.provenance)
+    return None if found.area in _WITHOUT_ANSWERS else _engine_differs(comparison.provenance, baseline.provenance)
 
 
-def _task_differs(name: str | None, comparison: Comparison, baseline: Comparison) -> str | None:
+def _task_differs(name: str, comparison: Comparison, baseline: Comparison) -> str | None:
     new, old = _task(name, comparison), _task(name, baseline)
     if new is not None and old is not None and new.fingerprint == old.fingerprint:
         return None
@@ -50,7 +52,7 @@ def _task_differs(name: str | None, comparison: Comparison, baseline: Comparison
     return f"task {name!r} was {what}: fingerprint {marks[0]} there, {marks[1]} here; {remedy}"
 
 
-def _task(name: str | None, comparison: Comparison) -> TaskInfo | None:
+def _task(name: str, comparison: Comparison) -> TaskInfo | None:
     return next((task for task in comparison.tasks if task.name == name), None)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +74,36 @@ class Rater:
 Opener = Callable[..., Rater]
 
 
+SIZE = {"width": 1280, "height": 800}
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Browser) -> Iterator[BrowserContext]:
+    """The first page of a context starts a process, later ones do not: one context serves a page of most tests."""
+    expect.set_options(timeout=20_000)
+    context = browser.new_context(accept_downloads=True, viewport=SIZE)
+    yield context
+    context.close()
+    expect.set_options(timeout=5_000)
+
+
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
+def opened(browser: Browser, shared: BrowserContext, tmp_path: Path) -> Iterator[Opener]:
+    """Opens sheets, each with a storage of its own or, ``again``, with that of an opened one."""
     contexts: list[BrowserContext] = []
 
+    def context_of(again: Rater | None, own: bool, options: dict[str, Any]) -> BrowserContext:
+        if again is not None:
+            return again.page.context
+        fresh = own or bool(options) or shared in contexts
+        found = browser.new_context(**{"accept_downloads": True, "viewport": SIZE, **options}) if fresh else shared
+        contexts.append(found)
+        return found
+
     def open_sheet(shown: Sheet, *, again: Rater | None = None, script: str = "", **options: Any) -> Rater:
-        path = tmp_path / f"{shown.rater}-{shown.study}.html"
+        path = tmp_path / f"{shown.rater}-{shown.study}-{shown.commitment}.html"
         path.write_text(html_page(shown), encoding="utf-8")
-        if again is None:
-            size = {"width": 1280, "height": 800}
-            contexts.append(browser.new_context(**{"accept_downloads": True, "viewport": size, **options}))
-        context = contexts[-1] if again is None else again.page.context
-        rater = Rater(context.new_page())
+        rater = Rater(context_of(again, bool(script), options).new_page())
         if script:
             rater.page.add_init_script(script)
         rater.page.on("console", lambda message: rater.complaints.append(message.text))
@@ -96,7 +114,14 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
 
     yield open_sheet
     for context in contexts:
-        context.close()
+        if context is not shared:
+            context.close()
+    if shared in contexts:
+        page = shared.pages[0] if shared.pages else shared.new_page()
+        page.goto(tmp_path.as_uri())
+        page.evaluate("localStorage.clear()")
+        for page in shared.pages:
+            page.close()
 
 
 def test_rated_from_first_row_to_saved_file_by_keyboard_alone(opened: Opener, tmp_path: Path) -> None:
@@ -239,13 +264,33 @@ def test_two_tabs_show_the_same_work(opened: Opener) -> None:
     assert two.at() == "Row 1 of 3"
 
 
+def test_a_tab_with_another_key_of_the_study_touches_no_work(opened: Opener) -> None:
+    shown = sheet(2)
+    rater = opened(shown)
+    rater.press("Enter", "1")
+    other = opened(replace(shown, commitment="hmac-other"), again=rater)
+    assert other.page.locator("#start").inner_text() == "Start rating"
+    other.press("Enter", "5")
+    resumed = opened(shown, again=rater)
+    assert resumed.page.locator("#start").inner_text() == "Go on at row 1"
+    write = "(kept) => localStorage.setItem('lorascope-ratings study-1 rater-1 hmac-study-1', kept)"
+    for kept in ('{"commitment": "hmac-other", "entries": []}', '{"commitment": "hmac-study-1"}', "{"):
+        other.page.evaluate(write, kept)
+    other.page.evaluate("localStorage.setItem('last', '1')")
+    rater.page.wait_for_function("localStorage.getItem('last')")
+    rater.page.wait_for_timeout(100)
+    assert (rater.chosen(), rater.page.locator("#count").inner_text()) == ("A much", "1 of 2 rated")
+
+
 def test_kept_work_of_another_key_or_kind_is_not_taken(opened: Opener) -> None:
     shown = sheet(2)
     rater = opened(shown)
     strange = {"commitment": "hmac-study-1", "at": 99, "entries": [["qa000000", {"overall": "C"}], ["x", 1]]}
     other = {"commitment": "hmac-other", "entries": [["qa000000", {"overall": "A", "ratings": {}, "comment": ""}]]}
     for kept in ("{", "null", "7", json.dumps(strange), json.dumps(other)):
-        rater.page.evaluate("(kept) => localStorage.setItem('lorascope-ratings study-1 rater-1', kept)", kept)
+        rater.page.evaluate(
+            "(kept) => localStorage.setItem('lorascope-ratings study-1 rater-1 hmac-study-1', kept)", kept
+        )
         rater.page.reload()
         assert rater.page.locator("#start").inner_text() == "Start rating"
         rater.press("Enter")
@@ -436,8 +481,9 @@ def test_fits_a_phone(opened: Opener) -> None:
 def test_long_answers_leave_the_controls_in_sight(opened: Opener, size: tuple[int, int]) -> None:
     width, height = size
     rows = (SheetRow("qd000001", "Why?", LONG, LONG[:4000]), SheetRow("qd000002", "Why?", "a", "b"))
-    rater = opened(Sheet("study-1", "hmac-1", "rater-1", "en", rows), viewport={"width": width, "height": height})
+    rater = opened(Sheet("study-1", "hmac-1", "rater-1", "en", rows))
     page = rater.page
+    page.set_viewport_size({"width": width, "height": height})
     rater.press("Enter")
     assert page.locator("#text-a").text_content() == LONG
     page.evaluate("scrollTo(0, 1500)")

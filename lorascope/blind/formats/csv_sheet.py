@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from lorascope.blind.formats.encoding import marked_encoding
 from lorascope.blind.formats.table import (
     COLUMNS,
     TEXTS,
@@ -73,8 +74,8 @@ def _decoded(content: bytes, name: str) -> str:
     Nearly any bytes are valid GB18030, so it counts only where the heading row comes out in known words; whether the
     texts are right the digests tell.
     """
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ["utf-16"] if marked else ["utf-8-sig", "gb18030"]:
+    marked = marked_encoding(content)
+    for encoding in [marked] if marked == "utf-16" else [marked, "gb18030"]:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
@@ -114,5 +115,10 @@ def _records(text: str, separator: str, name: str) -> Iterator[tuple[int, list[s
         for number, cells in enumerate(reader, start=1):
             yield number, cells
     except csv.Error as error:
-        problem = f"the sheet is not valid CSV: {error}"
-        raise DataError(problem, where=f"{name}, row {number + 1}", remedy=_SAVE_AS) from error
+        problem, remedy = f"the sheet is not valid CSV: {error}", _SAVE_AS
+        if "field limit" in str(error):
+            problem = (
+                f"a cell has more than {csv.field_size_limit():,} characters, more than any spreadsheet's cell holds"
+            )
+            remedy = "shorten the text, or close the quotation mark that is left open in this row"
+        raise DataError(problem, where=f"{name}, row {number + 1}", remedy=remedy) from error

@@ -19,6 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import AfterValidator, Field, ValidationError
 
+from lorascope.blind.filled_values import shown
+from lorascope.blind.formats.encoding import marked_encoding
 from lorascope.blind.formats.html_words import page_words
 from lorascope.blind.rows import OVERALL, RATINGS, FilledRow, FilledSheet, Language, Sheet, clean
 from lorascope.blind.scales import words
@@ -93,17 +95,19 @@ def read_html_answers(path: Path) -> FilledSheet:
     A row's place counts from 1, as the page does. DataError when the file cannot be read or is no such file.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        saved = _SavedAnswers.model_validate_json(text, strict=True)
+        content = path.read_bytes()
+        saved = _SavedAnswers.model_validate_json(content.decode(marked_encoding(content)), strict=True)
     except OSError as error:
         raise DataError(f"the ratings cannot be read: {error.strerror}", where=str(path), remedy=_REMEDY) from error
     except UnicodeDecodeError as error:
-        raise DataError("the ratings are not UTF-8 text", where=str(path), remedy=_REMEDY) from error
+        raise DataError(
+            "the ratings are not text in UTF-8, or in UTF-16 with a byte-order mark", where=str(path), remedy=_REMEDY
+        ) from error
     except ValidationError as error:
         problem, place = _first_problem(error)
         raise DataError(problem, where=f"{path}{place}", remedy=_REMEDY) from error
     rows = (_filled_row(saved, row, f"{path.name}, row {number}") for number, row in enumerate(saved.rows, start=1))
-    return FilledSheet(path.name, tuple(rows))
+    return FilledSheet(path.name, tuple(rows), saved.study.strip())
 
 
 def _filled_row(saved: _SavedAnswers, row: _SavedRow, place: str) -> FilledRow:
@@ -131,9 +135,10 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
         return f"this is no file of ratings that a rating page saved: {first['msg']}", ""
     if location[0] == "rows" and len(location) > 1:
         row = f", row {int(location[1]) + 1}"
-        rest = ".".join(str(part) for part in location[2:] if part != "[key]")
+        rest = ".".join(shown(str(part)) for part in location[2:] if part != "[key]")
         return f"this is no row of ratings: {first['msg']}", f"{row}, {rest}" if rest else row
-    return f"this is no file of ratings that a rating page saved: {first['msg']}", f", {'.'.join(map(str, location))}"
+    place = f", {shown('.'.join(map(str, location)))}"
+    return f"this is no file of ratings that a rating page saved: {first['msg']}", place
 
 
 def _environment() -> Environment:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, Field, ValidationError
 
+from lorascope.blind.filled_values import shown
 from lorascope.blind.formats.table import TEXTS, overall_code, rating_text
 from lorascope.blind.rows import RATINGS, FilledRow, FilledSheet, Language, Sheet
 from lorascope.blind.scales import words
@@ -111,21 +112,22 @@ def read_label_studio(entries: Sequence[Any], name: str) -> FilledSheet:
     if not entries:
         raise DataError("the file has no tasks", where=name, remedy=_EXPORT)
     full = [isinstance(entry, dict) and "data" in entry for entry in entries]
-    places = [_place(entry, number, name) for number, entry in enumerate(entries, start=1)]
+    numbers = [_number(entry, place) for place, entry in enumerate(entries, start=1)]
+    places = [f"{name}, task {shown(number)}" for number in numbers]
     if all(full):
         rows = [_from_task(_task(entry, place), place) for entry, place in zip(entries, places, strict=True)]
     elif any(full):
         raise DataError("the file mixes tasks of two kinds of export", where=name, remedy=_EXPORT)
     else:
-        _refuse_several(places)
+        _refuse_several(numbers, places)
         rows = [_from_record(entry, place) for entry, place in zip(entries, places, strict=True)]
     return FilledSheet(name, tuple(rows))
 
 
-def _place(entry: Any, number: int, name: str) -> str:
-    """The task by the number that Label Studio gives it; by its place in the file where it has none yet."""
+def _number(entry: Any, place: int) -> str:
+    """The number that Label Studio gives the task, as it stands there; its place in the file where it has none yet."""
     known = entry.get("id") if isinstance(entry, dict) else None
-    return f"{name}, task {number if known is None else known}"
+    return str(place if known is None else known)
 
 
 def _task(entry: Any, place: str) -> _Task:
@@ -150,11 +152,11 @@ def _from_task(task: _Task, place: str) -> FilledRow:
     return _row(task.data, values, place)
 
 
-def _refuse_several(places: Sequence[str]) -> None:
+def _refuse_several(numbers: Sequence[str], places: Sequence[str]) -> None:
     """JSON-MIN has one record for each annotation, so several of one task show as its number coming twice."""
-    place, count = Counter(places).most_common(1)[0]
+    number, count = Counter(numbers).most_common(1)[0]
     if count > 1:
-        raise _several(place, count)
+        raise _several(places[numbers.index(number)], count)
 
 
 def _several(place: str, count: int) -> DataError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.blind.formats.csv_sheet import read_csv
+from lorascope.blind.formats.encoding import marked_encoding
 from lorascope.blind.formats.html_sheet import read_html_answers
 from lorascope.blind.formats.label_studio import read_label_studio
 from lorascope.blind.formats.xlsx_reading import is_archive, read_xlsx
@@ -26,13 +27,13 @@ def read_sheet(path: Path) -> FilledSheet:
     content = _content(path)
     if is_archive(content):
         return read_xlsx(content, path.name)
-    start = content[:2048].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith((b"{", b"[")):
+    start = content[:2048].decode(marked_encoding(content), "ignore").lstrip()
+    if start.startswith(("{", "[")):
         return _read_json(content, path)
-    if start.lower().startswith((b"<!doctype html", b"<html")):
+    if start.lower().startswith(("<!doctype html", "<html")):
         remedy = "open the page, load or enter the ratings, press 'Save ratings' and give the JSON file that it saves"
         raise DataError("this is a rating page, which holds no ratings", where=path.name, remedy=remedy)
-    if start.startswith((b"<?xml", b"<", b"%PDF", b"PAR1")):
+    if start.startswith(("<", "%PDF", "PAR1")):
         raise DataError("this is no rating sheet", where=path.name, remedy=_FORMATS_READ)
     return read_csv(content, path.name)
 
@@ -53,7 +54,11 @@ def _content(path: Path) -> bytes:
 
 def _read_json(content: bytes, path: Path) -> FilledSheet:
     try:
-        parsed: Any = json.loads(content.decode("utf-8-sig"))
+        text = content.decode(marked_encoding(content))
+        if "\x00" in text:
+            problem = "the file is neither UTF-8 nor UTF-16 with a byte-order mark"
+            raise DataError(problem, where=path.name, remedy="give the file as it was saved")
+        parsed: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         problem = f"the file is not valid JSON: {error}"
         raise DataError(problem, where=path.name, remedy="give the file as it was saved") from error

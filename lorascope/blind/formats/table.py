@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lorascope.blind.filled_values import half_width
 from lorascope.blind.rows import OVERALL, RATINGS, FilledRow, Language, Sheet
 from lorascope.blind.scales import words
 from lorascope.errors import DataError
@@ -179,7 +180,7 @@ def overall_code(text: str) -> str:
 
 def rating_text(text: str) -> str:
     """A rating as digits where a program wrote the whole number another way (``4.0``, ``4,0``, full-width)."""
-    whole = _WHOLE.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    whole = _WHOLE.fullmatch(half_width(text).strip())
     return whole[1] if whole else text.strip()
 
 
@@ -189,8 +190,8 @@ def _key(text: str) -> str:
 
 
 def _label(text: str) -> str:
-    """A choice's label without case, widths, spaces and commas; other signs stay, for ``A+`` is none of the choices."""
-    return _SPACING.sub("", unicodedata.normalize("NFKC", text).casefold())
+    """A choice's label without case, widths, spaces and commas; other signs stay, for ``A+`` and ``Ⓐ`` are none."""
+    return _SPACING.sub("", half_width(text).casefold())
 
 
 def _columns_by_key() -> dict[str, str]:

@@ -7,7 +7,7 @@ import io
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from openpyxl.cell.text import Text
@@ -23,6 +23,14 @@ from lorascope.blind.rows import RATINGS, FilledRow, FilledSheet
 from lorascope.errors import DataError
 
 LARGEST_UNPACKED = 256 * 2**20
+MOST_MARKS = 1_000_000
+"""Signs ``<`` in all parts of a workbook: read, each may take hundreds of bytes of memory."""
+MOST_ROWS = 20_000
+MOST_TEXT = 64 * 2**20
+"""Characters in all cells that are read; cells may share one string, so the unpacked size does not bound them."""
+_LAST_ROW = 2**20
+_LAST_HEADING_COLUMN = 64
+_OURS = "give the sheet that the rater filled in"
 _SAVE_AS = "open it in a spreadsheet program, save it as XLSX, and give that file"
 _LAST_HEADING_ROW = 10
 _OLE = b"\xd0\xcf\x11\xe0"
@@ -76,15 +84,14 @@ def read_xlsx(content: bytes, name: str) -> FilledSheet:
     _refuse_others(content, name)
     header: Header | None = None
     rows: list[FilledRow] = []
-    for number, cells in _cells(content, name):
-        texts = [_text(value) for value, _ in cells]
+    for number, texts, formulas in _read_rows(content, name):
         if header is None:
             header = read_header(texts, name)
         else:
-            _refuse_formulas(header, cells, f"{name}, row {number}")
+            _refuse_formulas(header, formulas, f"{name}, row {number}")
             rows.append(filled_row(header, texts, f"{name}, row {number}"))
     if header is None:
-        raise DataError("the workbook is empty", where=name, remedy="give the sheet that the rater filled in")
+        raise DataError("the workbook is empty", where=name, remedy=_OURS)
     return FilledSheet(name, tuple(rows))
 
 
@@ -115,28 +122,56 @@ def _refuse_archive(archive: zipfile.ZipFile, name: str) -> None:
     size = sum(entry.file_size for entry in archive.infolist())
     if size > LARGEST_UNPACKED:
         problem = f"the workbook unpacks to {size // 2**20:,} MiB, more than any rating sheet needs"
-        raise DataError(problem, where=name, remedy="give the sheet that the rater filled in")
+        raise DataError(problem, where=name, remedy=_OURS)
+    marks = 0
     for part, entry in parts.items():
         # A workbook has no document type; one that has could define entities that grow without end.
         if part.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.open(entry).read(4096).upper():
             raise DataError("the workbook has a part with a document type", where=f"{name}, {part}", remedy=_SAVE_AS)
+        with archive.open(entry) as file:
+            marks += sum(block.count(b"<") for block in iter(lambda: file.read(2**20), b""))
+        if marks > MOST_MARKS:
+            remedy = "remove formatted empty rows and columns, or take the ratings over into a fresh copy of the sheet"
+            raise DataError("the workbook has more cells than any rating sheet needs", where=name, remedy=remedy)
 
 
-def _cells(content: bytes, name: str) -> list[tuple[int, list[tuple[Any, str]]]]:
-    """Rows of the tab with the ratings that hold anything, hidden ones too: number, and value and type of each cell."""
+def _read_rows(content: bytes, name: str) -> list[tuple[int, list[str], set[int]]]:
+    """Rows of the tab with the ratings that hold anything, hidden ones too.
+
+    Number, texts of the cells as far as the headings go, and the places of those that are formulas. DataError for more
+    rows or text than a rating sheet has.
+    """
     try:
         with warnings.catch_warnings():
             # openpyxl warns of what it does not carry over on saving, and nothing is saved here.
             warnings.simplefilter("ignore")
             reader = _Reader(io.BytesIO(content), read_only=True, keep_links=False)
             reader.read()
-            return [
-                (number, [(cell.value, cell.data_type) for cell in row])
-                for number, row in enumerate(_tab_with_ratings(reader.wb).iter_rows(), start=1)
-                if any(_text(cell.value).strip() for cell in row)
-            ]
+            found: list[tuple[int, list[str], set[int]]] = []
+            length = 0
+            for number, texts, formulas in _filled_rows(_tab_with_ratings(reader.wb)):
+                length += sum(map(len, texts))
+                if len(found) > MOST_ROWS or length > MOST_TEXT:
+                    problem = f"the workbook has more than {MOST_ROWS:,} rows or {MOST_TEXT:,} characters of text"
+                    raise DataError(problem, where=f"{name}, row {number}", remedy=_OURS)
+                found.append((number, texts, formulas))
+            return found
     except _DAMAGED as error:
         raise _damaged(name, error) from error
+
+
+def _filled_rows(tab: Any) -> Iterator[tuple[int, list[str], set[int]]]:
+    """Rows that hold anything within the width of the first of them, which has the headings."""
+    width, before = 0, None
+    for number, row in enumerate(tab.iter_rows(max_row=_LAST_ROW, max_col=_LAST_HEADING_COLUMN), start=1):
+        if row is before:
+            continue  # openpyxl fills a gap between rows with one and the same empty row, up to a million times
+        before = row
+        texts = [_text(cell.value) for cell in row[: width or None]]
+        if not any(map(str.strip, texts)):
+            continue
+        width = width or max(place for place, text in enumerate(texts, start=1) if text.strip())
+        yield number, texts[:width], {place for place, cell in enumerate(row[:width]) if cell.data_type == "f"}
 
 
 def _tab_with_ratings(book: Any) -> Any:
@@ -144,16 +179,19 @@ def _tab_with_ratings(book: Any) -> Any:
     tabs = [tab for tab in book.worksheets if tab.title == RATINGS_TAB] + list(book.worksheets)
     for tab in tabs:
         tab.reset_dimensions()  # what the file says of its own size may be wrong
-        rows = ([_text(cell.value) for cell in row] for row in tab.iter_rows(max_row=_LAST_HEADING_ROW))
+        rows = (
+            [_text(cell.value) for cell in row]
+            for row in tab.iter_rows(max_row=_LAST_HEADING_ROW, max_col=_LAST_HEADING_COLUMN)
+        )
         if known_columns(next(filter(any, rows), [])):
             return tab
     return tabs[0]
 
 
-def _refuse_formulas(header: Header, cells: Sequence[tuple[Any, str]], place: str) -> None:
+def _refuse_formulas(header: Header, formulas: Collection[int], place: str) -> None:
     for column in ("overall", *RATINGS):
-        position = header.places.get(column, len(cells))
-        if position < len(cells) and cells[position][1] == "f":
+        position = header.places.get(column, -1)
+        if position in formulas:
             problem = f"{column} (column {get_column_letter(position + 1)}) is a formula, not a rating"
             raise DataError(problem, where=place, remedy="put the rating itself into the cell")
 

@@ -14,7 +14,8 @@
       try { localStorage.setItem(key, value); this.refused = false; } catch { this.refused = true; }
     },
   };
-  const KEPT = `lorascope-ratings ${head.study} ${head.rater}`;
+  // The commitment is part of it: another export under the same name neither sees nor overwrites this one's work.
+  const KEPT = `lorascope-ratings ${head.study} ${head.rater} ${head.commitment}`;
 
   // ---- what has been rated ----
   const blank = () => ({ overall: "", ratings: {}, comment: "" });
@@ -48,17 +49,20 @@
     keep();
     showCounts();
   };
-  const restore = () => {
+  /** Take over what was kept, whole or not at all: what this page did not write leaves everything as it is. */
+  const restore = (text) => {
     try {
-      const kept = JSON.parse(store.read(KEPT));
+      const kept = JSON.parse(text);
       if (kept?.commitment !== head.commitment) return;
+      const found = rows.map(blank);
       for (const [id, raw] of kept.entries) {
         const entry = soundEntry(raw);
-        if (entry && places.has(id)) entries[places.get(id)] = entry;
+        if (entry && places.has(id)) found[places.get(id)] = entry;
       }
+      entries = found;
       if (Number.isInteger(kept.at) && kept.at >= 0 && kept.at < rows.length) at = kept.at;
       unsaved = kept.unsaved === true;
-    } catch { /* not what this page wrote: begin anew */ }
+    } catch { /* not what this page wrote */ }
   };
 
   // ---- what is shown ----
@@ -309,10 +313,9 @@
   const load = () => element("file").click();
 
   /** The same sheet was rated in another tab: show its state, so that neither tab overwrites the other's work. */
-  const takeOver = () => {
+  const takeOver = (text) => {
     const place = at;
-    entries = rows.map(blank);
-    restore();
+    restore(text);
     at = place;
     if (view === "finish") showFinish();
     else if (view === "guide") showGuide();
@@ -395,11 +398,12 @@
     });
     element("file").addEventListener("change", ({ target }) => {
       const chosen = target.files[0];
-      if (chosen) take(chosen).finally(() => { target.value = ""; });
+      if (chosen) take(chosen);
+      target.value = ""; // so that the same file can be chosen again
     });
     element("keys-on").addEventListener("change", ({ target }) => store.write("lorascope-keys", String(target.checked)));
     document.addEventListener("keydown", onKey);
-    window.addEventListener("storage", ({ key, newValue }) => { if (key === KEPT && newValue) takeOver(); });
+    window.addEventListener("storage", ({ key, newValue }) => { if (key === KEPT && newValue) takeOver(newValue); });
     window.addEventListener("beforeunload", (event) => {
       if (!unsaved) return;
       event.preventDefault();
@@ -411,7 +415,7 @@
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
   element("keys-on").checked = store.read("lorascope-keys") !== "false";
   element("bar").hidden = false;
-  restore();
+  restore(store.read(KEPT));
   if (!store.refused) keep();
   listen();
   showGuide();

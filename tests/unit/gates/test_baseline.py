@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
+from rich.console import Console
 
-from lorascope.errors import EvaluationError, InvalidComparison, UsageError
+from lorascope.errors import EvaluationError, InvalidComparison, OutputError, UsageError
 from lorascope.gates.blessing import bless, comparison_of, table_of
 from lorascope.gates.judging import Absent, Reading
 from lorascope.gates.labelled import LabelSets, score_sets
@@ -39,7 +43,9 @@ from lorascope.schema.items import (
     TokensAnswer,
     TokensItem,
 )
+from lorascope.workflows.gate_baseline import bless as pin
 from lorascope.workflows.gate_baseline import document
+from lorascope.workflows.publish import document as result_document
 
 WORDS = [
     "the",
@@ -406,10 +412,11 @@ def test_numbers_come_back_as_they_were() -> None:
         rng.random((50, 1)), rng.integers(0, 3, (50, 4)), rng.integers(0, 70_000, (50, 2)), rng.normal(size=(50, 2)),
         np.array([[0.25], [math.nan], [0.25], [1e-300]]), rng.integers(0, 5, (90, 1)) / 7,
     ):  # fmt: skip
-        back = unpack(PackedNumbers.model_validate_json(pack(values).model_dump_json()))
+        shape = np.asarray(values).shape
+        back = unpack(PackedNumbers.model_validate_json(pack(values).model_dump_json()), (shape[0], shape[1]))
         assert back.tobytes() == np.asarray(values, dtype=np.float64).tobytes()
     flags = rng.random((30, 91)) < 0.1
-    assert (unpack_bits(pack_bits(flags), 91) == flags).all()
+    assert (unpack_bits(pack_bits(flags), (30, 91)) == flags).all()
 
 
 def test_packed_numbers_of_another_size_are_refused() -> None:
@@ -422,7 +429,7 @@ def test_packed_numbers_of_another_size_are_refused() -> None:
         if "distinct" in change:
             broken = pack([1, 2, 3]).model_copy(update=change)
         with pytest.raises(InvalidComparison, match="baseline"):
-            unpack(broken)
+            unpack(broken, broken.shape)
 
 
 def test_damaged_items_are_noticed(runs: Callable[[str, float, int], Run]) -> None:
@@ -507,3 +514,113 @@ def test_other_checkpoint_with_the_same_answers_is_suspicious(run: Callable[...,
     assert (reading.suspicious_because, reading.constant) == (None, True)
     assert "byte for byte" in (reading.unchanged_because or "")
     assert baseline_warnings(old.comparison, same) == []
+
+
+def test_shape_is_looked_at_before_anything_is_decoded(
+    runs: Callable[[str, float, int], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorascope.gates import packing
+
+    monkeypatch.setattr(packing, "_decode", lambda packed: pytest.fail("decoded"))
+    wide = pack(np.zeros((50, 2)))
+    with pytest.raises(InvalidComparison, match=r"shape \(50, 2\) where \(50, 1\) belong"):
+        unpack(wide, (50, 1))
+    long = pack([1, 2, 3]).model_copy(update={"distinct": pack(np.zeros((100, 1)))})
+    with pytest.raises(InvalidComparison, match="damaged"):
+        unpack(long, (3, 1))
+    file = bless(runs("text", 0.2, 1).comparison, runs("text", 0.2, 1).samples).file
+    (items,) = file.items
+    huge = wide.model_copy(update={"shape": (50, 1_000_000)})
+    many = items.model_copy(update={"scores": items.scores | {f"m{place}": huge for place in range(5)}})
+    with pytest.raises(InvalidComparison, match="more than 200,000,000 packed numbers"):
+        comparison_of(file.model_copy(update={"items": [many]}))
+    two = items.model_copy(update={"scores": {"rougeL": wide}})
+    with pytest.raises(InvalidComparison, match="belong"):
+        table_of(file.model_copy(update={"items": [two]}), "lora", "support")
+
+
+@pytest.mark.parametrize("rows", [np.ones((50, 1)), np.ones((50, 50)), -np.ones((50, 10)), np.full((50, 10), math.nan)])
+def test_damaged_statistics_are_no_comparison(rows: Any, runs: Callable[[str, float, int], Run]) -> None:
+    old, new = runs("text", 0.2, 1), runs("text", 0.35, 2)
+    file = bless(old.comparison, old.samples).file
+    (items,) = file.items
+    broken = items.model_copy(update={"statistics": items.statistics | {"bleu": pack(rows)}})
+    file = file.model_copy(update={"items": [broken]})
+    found = next(each for each in sampled(new) if each.metric == "bleu")
+    with pytest.raises(InvalidComparison, match="baseline"):
+        paired_reading(found, new.comparison, Baseline(comparison_of(file), None, new.samples, blessed=file), 0.95)
+
+
+def test_flips_that_are_none_are_no_comparison(runs: Callable[[str, float, int], Run]) -> None:
+    file = bless(runs("choice", 0.2, 1).comparison, runs("choice", 0.2, 1).samples).file
+    (items,) = file.items
+    broken = items.model_copy(update={"flips": pack(np.full((items.items, 1), 7))})
+    with pytest.raises(InvalidComparison, match="flips are damaged"):
+        table_of(file.model_copy(update={"items": [broken]}), "lora", "support")
+
+
+def test_item_data_that_one_side_lost_are_no_comparison(runs: Callable[[str, float, int], Run]) -> None:
+    old, new = runs("text", 0.2, 1), runs("text", 0.35, 2)
+
+    def read(metric: str, baseline: Baseline) -> Absent | Reading:
+        found = next(each for each in sampled(new) if each.metric == metric and each.slice is None)
+        return paired_reading(found, new.comparison, baseline, 0.95)
+
+    def without(table: pyarrow.Table, name: str) -> pyarrow.Table:
+        place = table.schema.get_field_index(name)
+        return table.set_column(place, name, pyarrow.nulls(table.num_rows, table.schema.field(name).type))
+
+    for metric, column in (("rougeL", "rougeL_adapted"), ("bleu", "adapted_output")):
+        for one, other, lost in (
+            (old.samples, without(new.samples, column), "the result"),
+            (without(old.samples, column), new.samples, "the baseline"),
+        ):
+            reading = read(metric, Baseline(old.comparison, one, other))
+            assert isinstance(reading, Absent)
+            assert (reading.outcome, reading.reason.startswith(lost)) == ("INVALID", True), reading
+        cut = Baseline(old.comparison, without(old.samples, column), without(new.samples, column))
+        reading = read(metric, cut)
+        assert isinstance(reading, Absent)
+        assert reading.outcome == "INCONCLUSIVE"
+    file = bless(old.comparison, old.samples).file
+    (items,) = file.items
+    file = file.model_copy(update={"items": [items.model_copy(update={"statistics": {}})]})
+    reading = read("bleu", Baseline(comparison_of(file), None, new.samples, blessed=file))
+    assert isinstance(reading, Absent)
+    assert (reading.outcome, "keeps no item statistics" in reading.reason) == ("INVALID", True)
+
+
+def test_undefined_measurements_are_kept_with_their_reason(runs: Callable[[str, float, int], Run]) -> None:
+    old = runs("choice", 0.2, 1)
+    rates = [each for each in old.comparison.measurements if each.metric == "gained_rate"]
+    null = [each.model_copy(update={"adapted": None, "missing_reason": "no item to count"}) for each in rates]
+    others = [each for each in old.comparison.measurements if each.metric != "gained_rate"]
+    made = bless(old.comparison.model_copy(update={"measurements": [*others, *null]}), old.samples)
+    file = BaselineFile.model_validate_json(document(made.file))
+    reasons = {each.metric: each.missing_reason for each in file.measurements}
+    assert (reasons["gained_rate"], reasons["accuracy"], reasons["forgotten_rate"]) == ("no item to count", None, None)
+    before = Baseline(comparison_of(file), None, old.samples, blessed=file)
+    assert before.left_undefined(null[0], "lora")
+    assert before.measurement(null[0], "lora", of_base=True) is None
+
+
+def test_only_baselines_are_replaced(runs: Callable[[str, float, int], Run], tmp_path: Path) -> None:
+    old = runs("text", 0.2, 1)
+    result = tmp_path / "result.json"
+    result.write_text(result_document(old.comparison))
+    pyarrow.parquet.write_table(old.samples, tmp_path / "samples.parquet")
+    other = tmp_path / "other.json"
+    other.write_text(result.read_text())
+    console = Console(file=io.StringIO())
+    policy = tmp_path / "gates.toml"
+    policy.write_text("version = 1")
+    for target in (other, policy, tmp_path / "samples.parquet"):
+        before = target.read_bytes()
+        with pytest.raises(OutputError, match="replaces baselines alone"):
+            pin(result, target, console, overwrite=True)
+        assert target.read_bytes() == before
+    with pytest.raises(OutputError) as caught:
+        pin(result, tmp_path / "none" / "baseline.json", console)
+    assert "--to" in str(caught.value.remedy)
+    target = pin(result, tmp_path / "baseline.json", console)
+    assert pin(result, target, console, overwrite=True) == target

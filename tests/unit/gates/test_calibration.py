@@ -135,25 +135,32 @@ def test_rates_are_those_of_the_judge_row_by_row(rule: str, result: Result) -> N
         low, high = value - (value - low) * ratio, value + (high - value) * ratio
         by_newcombe.append(Reading(value, low, high, ITEMS, "test"))
     assert rates(report.rows[0]) == counted(by_newcombe)
-    normal = [Reading(*(float(x) for x in each), ITEMS, "test") for each in zip(*sums.readings(0.0, 0.95), strict=True)]
+    normal = [Reading(*(float(x) for x in each), ITEMS, "test") for each in zip(*sums.readings(0.95), strict=True)]
     assert rates(report.rows[1]) == counted(normal)
 
 
 def test_sums_are_those_of_the_drawn_copies() -> None:
     units, resamples, drop = 7, 40, 0.03
     random = np.random.default_rng(4)
-    changes = Changes(random.normal(size=units), random.integers(1, 4, size=units).astype(float))
+    sizes = random.integers(1, 4, size=units)
+    room = random.random((int(sizes.sum()), 2))
+    changes = Changes(random.normal(size=units), sizes.astype(float), room, (0.01, drop, 99.0))
     _, (sums,) = draw([], [changes], resamples=resamples, seed=[9])
-    found = sums.readings(drop, 0.95)
-    generator = np.random.default_rng([9])
-    drawn = generator.integers(0, units, size=(resamples, units), dtype=np.int32)
-    noise = np.frombuffer(generator.bytes(2 * resamples * units), dtype=np.uint8).reshape(2, resamples, units)
+    assert [each.drop for each in sums.losses] == [0.01, drop]
+    found = sums.readings(0.95, sums.losses[1])
+    generator, chances = np.random.default_rng([9]), np.random.default_rng([9, 1])
+    drawn = generator.integers(0, units, size=(resamples, units), dtype=np.int64)
+    noise = np.frombuffer(generator.bytes(resamples * units), dtype=np.uint8).reshape(resamples, units)
     for row in range(resamples):
-        sign, mark = np.where(noise[0, row] & 1, 1.0, -1.0), noise[1, row] < 26
-        sizes = changes.sizes[drawn[row]]
-        moved = sign * changes.sums[drawn[row]] - drop / (26 / 256) * mark * sizes
-        value = moved.sum() / sizes.sum()
-        error = np.sqrt(units / (units - 1) * ((moved - value * sizes) ** 2).sum()) / sizes.sum()
+        sign, own = np.where(noise[row] & 1, 1.0, -1.0), sizes[drawn[row]]
+        losses = []
+        for unit, signed in zip(drawn[row], sign, strict=True):
+            first = sizes[:unit].sum()
+            amounts = room[first : first + sizes[unit], int(signed > 0)]
+            losses.append(amounts[chances.random(len(amounts)) < drop / room.mean()].sum())
+        moved, sizes_drawn = sign * changes.sums[drawn[row]] - losses, own.astype(float)
+        value = moved.sum() / sizes_drawn.sum()
+        error = np.sqrt(units / (units - 1) * ((moved - value * sizes_drawn) ** 2).sum()) / sizes_drawn.sum()
         assert found.value[row] == pytest.approx(value)
         assert found.high[row] - found.value[row] == pytest.approx(
             quantile(0.95) * student_t.ppf(0.975, units - 1) / quantile(0.975) * error
@@ -330,7 +337,7 @@ def test_equal_scores_have_no_rates(score: float, result: Result) -> None:
 def test_change_that_is_the_same_everywhere_never_passes(result: Result) -> None:
     base = np.linspace(0.1, 0.8, ITEMS)
     (sums,) = draw([], [Changes(np.full(ITEMS, 0.0), np.ones(ITEMS))], resamples=50, seed=[0])[1]
-    found = sums.readings(0.0, 0.95)
+    found = sums.readings(0.95)
     assert (found.low == found.high).all()
     shifted = {"rougeL": (base, base + 0.1)}
     row = calibrate(of_scores(result, shifted), samples_of(shifted), policy("max_drop = 0.02"), resamples=100).rows[0]
@@ -383,3 +390,97 @@ def test_readings_hold_one_entry_a_resample() -> None:
     assert {len(each) for each in found} == {11}
     assert (found.low < found.value).all()
     assert (found.value < found.high).all()
+
+
+def large_drop_is_found(row: CalibrationRow, *drops: float) -> None:
+    powers = [scenario(row, "drop", drop).failed.value for drop in drops]
+    assert powers == sorted(powers)
+    assert powers[-1] > 0.95, powers
+
+
+def test_large_drops_of_few_groups_are_found(result: Result) -> None:
+    random = np.random.default_rng(30)
+    groups = [f"g{n // 20}" for n in range(ITEMS)]
+    base = random.random(ITEMS) * 0.4 + 0.5
+    scores = {"rougeL": (base, base + np.repeat(random.normal(0, 0.05, 25), 20) + random.normal(0, 0.1, ITEMS))}
+    (row,) = calibrate(
+        of_scores(result, scores, grouped=True), samples_of(scores, groups), policy("max_drop = 0.02")
+    ).rows
+    assert "random items lose their whole score" in str(row.method)
+    large_drop_is_found(row, 0.01, 0.02, 0.03, 0.05, 0.10)
+
+
+def test_large_drops_of_a_corpus_metric_are_found(texts: dict[str, list[object]], result: Result) -> None:
+    base, adapted = (score_text(texts[side], texts["references"], ["bleu"])["bleu"] for side in
+                     ("base_output", "adapted_output"))  # type: ignore[arg-type]  # fmt: skip
+    assert base.value is not None
+    assert adapted.value is not None
+    found = of_items("bleu", base.value, adapted.value, 300, scale="0-100")
+    (row,) = calibrate(result(found), samples_of({}, **texts), policy("max_drop = 1.0")).rows
+    assert "an equal share of the whole" in str(row.method)
+    large_drop_is_found(row, 1.0, 2.0, 3.0, 5.0, 10.0)
+
+
+def test_planted_drops_are_as_large_as_they_are_called() -> None:
+    random = np.random.default_rng(31)
+    rouge = define("rougeL", mean_of_items)
+    base = random.random(ITEMS)
+    sides = [Scored(rouge, item_rows(each), "r") for each in (base, np.clip(base + random.normal(0, 0.1, ITEMS), 0, 1))]
+    units = Units.of(ITEMS, [f"g{n % 25}" for n in range(ITEMS)])
+    for better, end in ((1, 0.0), (-1, 1.0), (1, None)):
+        changes = changes_of(*sides, units, better=better, end=end, drops=(0.02, 0.10))
+        _, (sums,) = draw([], [changes], resamples=2000, seed=[1])
+        still = sums.readings(0.95).value
+        for lost in sums.losses:
+            assert (still - sums.readings(0.95, lost).value).mean() == pytest.approx(lost.drop, rel=0.03)
+        assert len(sums.losses) == 2
+
+
+def test_an_item_in_a_group_loses_its_own_score_and_no_other() -> None:
+    rouge = define("rougeL", mean_of_items)
+    base, adapted = (Scored(rouge, item_rows(each), "r") for each in ([0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]))
+    changes = changes_of(base, adapted, Units.of(4, ["a", "b", "a", "b"]), better=1, end=0.0, drops=(0.1,))
+    assert changes.room == pytest.approx(np.array([[0.1, 0.5], [0.3, 0.7], [0.2, 0.6], [0.4, 0.8]]))
+    fallen = changes_of(base, adapted, Units.of(4, None), better=-1, end=1.0, drops=(0.1,)).room
+    assert fallen == pytest.approx(np.array([[0.9, 0.5], [0.8, 0.4], [0.7, 0.3], [0.6, 0.2]]))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "rougeL"])
+def test_drops_above_the_value_are_not_planted_and_that_is_said(metric: str, result: Result) -> None:
+    base = (np.arange(ITEMS) < 0.06 * ITEMS).astype(float) * (1.0 if metric == "accuracy" else 0.9)
+    scores = {metric: (base, np.roll(base, 5))}
+    (row,) = calibrate(of_scores(result, scores), samples_of(scores), policy("max_drop = 0.02"), resamples=50).rows
+    assert [each.drop for each in row.scenarios] == [None, 0.01, 0.02, 0.03, 0.05]
+    assert "was planted, for there is no more to lose" in str(row.method)
+
+
+def test_scales_without_a_worst_value_have_drops_too(result: Result) -> None:
+    random = np.random.default_rng(33)
+    base = random.random(ITEMS)
+    scores = {"squared_error": (base, base + random.normal(0, 0.2, ITEMS))}
+    comparison = of_scores(result, scores, direction="lower", scale="0-inf")
+    (row,) = calibrate(comparison, samples_of(scores), policy("max_drop = 0.04"), resamples=500).rows
+    assert "random items lose 0.4 each" in str(row.method)
+    large_drop_is_found(row, 0.02, 0.04, 0.06, 0.10, 0.20)
+
+
+def test_the_notes_say_what_a_drop_is_added_to(result: Result) -> None:
+    scores = {"accuracy": answers(np.random.default_rng(34))}
+    report = calibrate(of_scores(result, scores), samples_of(scores), policy("max_drop = 0.02"), resamples=50)
+    assert any("on top of the changes that are there" in note for note in report.notes)
+
+
+def test_the_page_commands_nothing(result: Result) -> None:
+    scores = {"accuracy": answers(np.random.default_rng(35))}
+    comparison = of_scores(result, scores)
+    name = "lo\n::stop-commands::x\x1b[31m"
+    comparison.checkpoints[1] = comparison.checkpoints[1].model_copy(update={"name": name})
+    comparison.measurements[0] = comparison.measurements[0].model_copy(update={"subject": name})
+    out = io.StringIO()
+    table = samples_of(scores)
+    table = table.set_column(table.schema.get_field_index("subject"), "subject", pyarrow.array([name] * ITEMS))
+    gates = policy("max_drop = 0.02", "min = 0.1")
+    run_calibrate(comparison, table, gates, Console(file=out, width=160), resamples=50)
+    assert "no change" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    assert "::" not in out.getvalue()

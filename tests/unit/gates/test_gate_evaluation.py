@@ -162,7 +162,7 @@ def test_sampled_values_need_an_interval(measured: Build, result: Result) -> Non
 def test_scorer_that_always_says_one_does_not_pass(measured: Build, result: Result) -> None:
     comparison = result(measured(own=(1.0, 1.0, 1.0), delta=(0.0, 0.0, 0.0)), measured("f1", delta=(0.1, 0.0, 0.2)))
     rows = rows_of("support.accuracy", "min = 0.5", "max_drop = 0.1", comparison=comparison)
-    assert {row.outcome for row in rows} == {"INCONCLUSIVE"}
+    assert {row.outcome for row in rows} == {"FAIL"}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,8 @@ def test_constant_scorer_does_not_pass_with_the_interval_of_unseen_exceptions(
     moved = measured("f1", delta=(0.1, 0.0, 0.2))
     limits = ("max_drop = 0.1", "min = 0.0", "max = 1.0")
     rows = rows_of("support.accuracy", *limits, comparison=result(same, moved))
-    assert {row.outcome for row in rows} == {"INCONCLUSIVE"}
+    assert {row.outcome for row in rows} == {"FAIL"}
+    assert all("more difficult items" in row.evidence for row in rows)
     better = same.model_copy(update={"base": estimate.model_copy(update={"value": 0.3})})
     rows = rows_of("support.accuracy", "max_drop = 0.1", comparison=result(better, moved))
     assert [row.outcome for row in rows] == ["PASS"]
@@ -388,3 +389,44 @@ def test_retention_that_gains_much_warns(measured: Build, result: Result) -> Non
 def test_limits_off_the_scale_warn(line: str, says: str | None, measured: Build, result: Result) -> None:
     (row,) = rows_of("support.accuracy", line, comparison=result(measured(delta=(0.0, -0.01, 0.01))))
     assert (row.warning is None) if says is None else (says in str(row.warning))
+
+
+def test_constant_scores_block_unless_the_value_alone_is_asked_for(measured: Build, result: Result) -> None:
+    ones = measured(own=(1.0, 0.992, 1.0), delta=(0.0, -0.0076, 0.0076))
+    comparison = result(ones, measured("f1", delta=(0.1, 0.0, 0.2)))
+    for lines in (("min = 0.9",), ("max_drop = 0.1", 'rule = "point"')):
+        report = evaluate(policy("support.accuracy", *lines, head='on_inconclusive = "warn"'), comparison)
+        assert (report.rows[0].outcome, exit_code(report)) == ("FAIL", 1)
+    (row,) = rows_of("support.accuracy", "min = 0.9", 'rule = "point"', comparison=comparison)
+    assert (row.outcome, "the same score" in str(row.warning)) == ("PASS", True)
+
+
+def rate(measured: Build, name: str, value: tuple[float, float, float] | None, reason: str) -> Measurement:
+    return measured(
+        name, own=value, area="forgetting", task="knowledge", direction="lower", missing_reason=reason
+    )  # fmt: skip
+
+
+def test_patterns_pass_over_what_no_side_defines(measured: Build, result: Result) -> None:
+    of_the_pair = "a number about the change itself: the base alone has none"
+    kept = measured(delta=(0.0, -0.01, 0.01), area="forgetting", task="knowledge")
+    forgotten = rate(measured, "forgotten_rate", (0.1, 0.05, 0.15), of_the_pair)
+    gained = rate(measured, "gained_rate", None, "no item to count")
+    report = evaluate(policy("knowledge.*", "max_drop = 0.03"), result(kept, forgotten, gained))
+    assert [(row.address, row.outcome, row.severity) for row in report.rows] == [
+        ("lora:knowledge.accuracy", "PASS", "fail"),
+        ("lora:knowledge.gained_rate", "MISSING", "warn"),
+    ]
+    assert report.passed
+    assert not evaluate(policy("knowledge.gained_rate", "max_drop = 0.03"), result(kept, gained)).passed
+    # A pattern that judges nothing at all, and what failed or was not asked, blocks as before.
+    assert not evaluate(policy("knowledge.*", "max_drop = 0.03"), result(gained)).passed
+    for reason in ("out of memory", "base: not asked"):
+        failed = measured("rouge1", own=None, area="forgetting", task="knowledge", missing_reason=reason)
+        assert not evaluate(policy("knowledge.*", "max_drop = 0.03"), result(kept, failed)).passed
+    alone = measured("rouge1", area="forgetting", task="knowledge", missing_reason="base: not asked")
+    assert not evaluate(policy("knowledge.*", "max_drop = 0.03"), result(kept, alone)).passed
+    undefined = measured("lrap", own=None, missing_reason="undefined on these items")
+    assert evaluate(policy("*.*", "max_drop = 0.03"), result(kept, undefined)).passed
+    lost = undefined.model_copy(update={"base": kept.base})
+    assert not evaluate(policy("*.*", "max_drop = 0.03"), result(kept, lost)).passed

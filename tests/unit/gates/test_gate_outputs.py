@@ -9,7 +9,7 @@ import pytest
 import xmlschema
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from lorascope.gates.outputs import as_json, github_annotations, headline, junit, markdown, open_metrics
+from lorascope.gates.outputs import as_json, github_annotations, headline, junit, markdown, one_line, open_metrics
 from lorascope.schema.gates import GateReport, GateRow
 
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).parents[2] / "reference" / "junit.xsd"))
@@ -167,3 +167,31 @@ def test_open_metrics_survive_hostile_names_and_gates_given_twice() -> None:
     report = GateReport(policy=HOSTILE, passed=False, rows=[*WORST.rows, *WORST.rows])
     families = {family.name: family for family in text_string_to_metric_families(open_metrics(report))}
     assert len(families["lorascope_gate_outcome"].samples) == 5
+
+
+def test_open_metrics_labels_hold_no_control_characters() -> None:
+    text = open_metrics(GateReport(policy="a\rb\x1b[31m", passed=False, rows=WORST.rows))
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f]", text)
+
+
+@pytest.mark.parametrize("name", ["www.evil.com", "WWW.evil.com", "$x^2$", "#12", "GH-12", "a/b#12", "ftp://e.com"])
+def test_markdown_makes_no_link_and_no_formula_of_a_name(name: str) -> None:
+    report = GateReport(policy="g", passed=False, rows=[row("FAIL", evidence=name)])
+    (line,) = [line for line in markdown(report).splitlines() if line.startswith("| FAIL")]
+    assert not re.search(r"www\.|\$|#\d|gh-\d|://", line.replace("&#36;", ""), flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n::stop-commands::x", "a : :stop-commands: :x"),
+        (":::x", ": : :x"),
+        ("a ##[error]b", "a ## [error]b"),
+        ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"),
+        ("\u202ertl\u2028next", r"\u202ertl next"),
+        ("\udcff", r"\udcff"),
+        ("lora:support.f1 ≥ 0.5", "lora:support.f1 ≥ 0.5"),
+    ],
+)
+def test_one_line_commands_nothing(text: str, line: str) -> None:
+    assert one_line(text) == line

@@ -147,8 +147,8 @@ def test_scorer_that_always_says_one_never_passes(
 
     baseline = Baseline(whole("h-old"), scored([1.0] * 500), scored([1.0] * 500)) if with_baseline else None
     (row,) = gate(whole("h-new"), baseline, limit, "support.accuracy").rows
-    assert row.outcome == "INCONCLUSIVE"
-    assert "without any variance" in row.evidence or "whose weights are others" in row.evidence
+    assert row.outcome == "FAIL"
+    assert "constant" in row.evidence or "whose weights are others" in row.evidence
 
 
 def test_answers_of_the_baseline_under_another_name_never_pass(pair: Pair, scored: Scored) -> None:
@@ -159,7 +159,7 @@ def test_answers_of_the_baseline_under_another_name_never_pass(pair: Pair, score
     ]
     new = baseline.comparison.model_copy(update={"checkpoints": other})
     (row,) = gate(new, Baseline(baseline.comparison, scored(OLD), scored(OLD)), metric="support.accuracy").rows
-    assert row.outcome != "PASS"
+    assert row.outcome == "FAIL"
     assert "whose weights are others" in (row.warning or "")
 
 
@@ -168,3 +168,114 @@ def test_empty_results_and_gates_of_nothing_never_pass(result: Result, pair: Pai
         report = gate(comparison, baseline, metric="no*thing.accuracy")
         assert not report.passed
         assert [row.outcome for row in report.rows] == ["MISSING"]
+
+
+COUNTED = [("leak", "overlap_rate", "support"), ("weights", "intruder_count", None), ("curves", "best_eval_loss", None)]
+
+
+@pytest.mark.parametrize(("area", "metric", "task"), [*COUNTED, ("cost", "seconds", None)])
+def test_counted_values_are_compared_only_where_they_were_counted_alike(
+    area: str, metric: str, task: str | None, measured: Build, result: Result
+) -> None:
+    def whole(value: float, **fields: Any) -> Comparison:
+        found = measured(metric, own=(value, None, None), area=area, task=task, direction="lower")
+        return result(found.model_copy(update={"signature": fields.pop("signature", "epsilon=0.9")}), **fields)
+
+    address, drop = f"{area}.{metric}", "max_drop = 0"
+    old = Baseline(whole(20, hashes={"lora": "h-old"}), None, None)
+    assert gate(whole(3), old, drop, address).passed
+    (row,) = gate(whole(3, signature="epsilon=0.1"), old, drop, address).rows
+    assert (row.outcome, row.severity, "scored differently" in row.evidence) == ("INVALID", "fail", True)
+    (row,) = gate(whole(3, fingerprint="f2"), old, drop, address).rows
+    assert row.outcome == ("INVALID" if task else "PASS")
+    precise = whole(3).model_copy(update={"provenance": provenance(dtype="bfloat16")})
+    (row,) = gate(precise, old, drop, address).rows
+    assert row.outcome == ("INVALID" if area == "cost" else "PASS")
+
+
+def test_what_vanished_from_the_result_is_missing(pair: Pair, measured: Build) -> None:
+    new, baseline = pair()
+    old = baseline.comparison
+    own = old.measurements[0]
+    others = [
+        own.model_copy(update={"metric": "rougeL"}),
+        own.model_copy(update={"task": "maths"}),
+        own.model_copy(update={"metric": "kl_to_base", "direction": "none"}),
+        own.model_copy(update={"metric": "lrap", "adapted": None, "missing_reason": "undefined on these items"}),
+    ]
+    more = Baseline(old.model_copy(update={"measurements": [own, *others]}), baseline.samples, baseline.current)
+    for address, gone in {
+        "support.*": {"lora:support.rougeL"},
+        "*.accuracy": {"lora:maths.accuracy"},
+        "task.*": {"lora:support.rougeL", "lora:maths.accuracy"},
+        "task.accuracy": {"lora:maths.accuracy"},
+        "support.accuracy": set(),
+        "maths.accuracy": {"lora:maths.accuracy"},
+        "lo*:*.rouge*": {"lora:support.rougeL"},
+    }.items():
+        report = gate(new, more, metric=address)
+        absent = [row for row in report.rows if row.outcome == "MISSING"]
+        assert {row.address for row in absent} == gone, address
+        assert report.passed == (not gone)
+        assert all(row.severity == "fail" and "the baseline has it" in row.evidence for row in absent)
+    report = gate(new, more, "min = 0.1", "*.accuracy")
+    assert [row.outcome for row in report.rows] == ["PASS", "MISSING"]
+
+
+def test_what_both_results_leave_undefined_only_warns_under_a_pattern(pair: Pair, measured: Build) -> None:
+    new, baseline = pair()
+    null = measured("lrap", own=None, missing_reason="undefined on these items")
+    for before, passed in (
+        (null, True),
+        (null.model_copy(update={"missing_reason": "out of memory"}), False),
+        (null.model_copy(update={"adapted": baseline.comparison.measurements[0].adapted}), False),
+        (None, False),
+    ):
+        kept = [*baseline.comparison.measurements, *([] if before is None else [before])]
+        old = Baseline(
+            baseline.comparison.model_copy(update={"measurements": kept}), baseline.samples, baseline.current
+        )
+        whole = new.model_copy(update={"measurements": [*new.measurements, null]})
+        assert gate(whole, old, metric="support.*").passed == passed
+        assert not gate(whole, old, metric="support.lrap").passed
+
+
+def test_other_name_of_the_only_checkpoint_is_told(pair: Pair) -> None:
+    new, baseline = pair()
+    named = [
+        each.model_copy(update={"name": "old"} if each.role == "adapted" else {})
+        for each in baseline.comparison.checkpoints
+    ]
+    old = baseline.comparison.model_copy(update={"checkpoints": named})
+    told = baseline_warnings(new, Baseline(old, baseline.samples, baseline.current))
+    assert any("lora is compared with the baseline's old" in each for each in told)
+    assert not baseline_warnings(new, baseline)
+
+
+def test_hash_that_sees_no_weights_explains_no_equal_answers(pair: Pair, scored: Scored) -> None:
+    _, baseline = pair()
+    old = baseline.comparison
+    samples = scored(OLD)
+    (row,) = gate(old, Baseline(old, samples, samples)).rows
+    assert row.outcome == "PASS"
+    for engine in ("server", "import:lm-evaluation-harness"):
+        served = old.model_copy(update={"provenance": provenance(engine=engine)})
+        report = gate(served, Baseline(served, samples, samples))
+        assert report.rows[0].outcome != "PASS"
+        assert "is the new adapter loaded?" in str(report.rows[0].warning)
+        assert any("is the new adapter loaded?" in each for each in report.warnings)
+
+
+def test_equal_hash_with_other_answers_is_told(pair: Pair, scored: Scored) -> None:
+    new, baseline = pair()
+    new = new.model_copy(update={"checkpoints": baseline.comparison.checkpoints})
+    (row,) = gate(new, baseline).rows
+    assert (row.outcome, "but its answers are others" in str(row.warning)) == ("PASS", True)
+    ones = new.measurements[0].model_copy(update={"adapted": None})
+    assert ones.base is not None
+    perfect = ones.model_copy(
+        update={each: ones.base.model_copy(update={"value": 1.0}) for each in ("base", "adapted")}
+    )
+    constant = new.model_copy(update={"measurements": [perfect]})
+    (row,) = gate(constant, Baseline(baseline.comparison, scored(OLD), scored([1.0] * 500))).rows
+    assert (row.outcome, "constant" in row.evidence) == ("FAIL", True)

@@ -177,10 +177,12 @@ def test_fail_that_does_not_stand_is_inconclusive() -> None:
     assert judge(reading(0.0, 0.01), "max_drop", 0.02, "significant", 0.95, p_adjusted=1.0).outcome == "PASS"
 
 
-def test_suspicious_reading_does_not_pass_but_may_fail() -> None:
+def test_suspicious_reading_fails_whatever_its_bounds() -> None:
     same = Reading(0.0, -0.01, 0.01, 500, "test", suspicious_because="the same answers")
     assert judge(same, "max_drop", 0.02, "significant", 0.95).note == "the same answers"
-    assert judge(same, "max_drop", 0.02, "significant", 0.95).outcome == "INCONCLUSIVE"
+    assert judge(same, "max_drop", 0.02, "significant", 0.95).outcome == "FAIL"
+    widthless = Reading(0.0, 0.0, 0.0, 500, "test", suspicious_because="constant")
+    assert judge(widthless, "max_drop", 0.02, "significant", 0.95).outcome == "FAIL"
     fallen = Reading(-0.1, -0.11, -0.09, 500, "test", suspicious_because="the same answers")
     assert judge(fallen, "max_drop", 0.02, "significant", 0.95).outcome == "FAIL"
 

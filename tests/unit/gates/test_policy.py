@@ -170,3 +170,24 @@ def test_every_place_of_a_document_has_its_line() -> None:
     assert found["l", "m", 1] == 8
     assert found["l", "m", 1, "w"] == 9
     assert ("not",) not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("x = " + "{a = " * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        ('version = 1\n[[gate]]\nmetric = "a.b"\nmin = ' + "9" * 5000, "cannot be read"),
+        ('version = 1\n[[gate]]\nmetric = "a.b"\nmin = ' + "9" * 4000, "min"),
+        ("version = " + "9" * 4000 + '\n[[gate]]\nmetric = "a.b"\nmin = 0', "version"),
+    ],
+)
+def test_policies_beyond_every_measure_are_wrong_and_no_bug(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_policy(text)
+
+
+def test_a_checkpoint_with_a_dot_and_an_at_sign_is_written_with_a_star() -> None:
+    assert parse_address("lora.v1@3:support.accuracy").subject is None
+    assert parse_address("lora.v1*3:support.accuracy") == Address("lora.v1*3", "support", "accuracy", None)
+    assert parse_address("lora@3:support.accuracy") == Address("lora@3", "support", "accuracy", None)
