@@ -17,9 +17,31 @@ class _JudgingGroup(click.RichGroup):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["check", *args]
-        return super().parse_args(ctx, args)
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit(2)
+        if args[0] in self.commands or args[0] in ctx.help_option_names:
+            return super().parse_args(ctx, args)
+        place = self._first_argument(args)
+        if place is not None and args[place] in self.commands:
+            return super().parse_args(ctx, [args[place], *args[:place], *args[place + 1 :]])
+        return super().parse_args(ctx, ["check", *args])
+
+    def _first_argument(self, args: list[str]) -> int | None:
+        """Where the first word stands that is neither an option nor an option's value; None behind ``--``."""
+        options = [each for command in self.commands.values() for each in command.params]
+        takes_value = {
+            name
+            for each in options
+            if isinstance(each, click.Option) and not each.is_flag
+            for name in (*each.opts, *each.secondary_opts)
+        }
+        place = 0
+        while place < len(args) and args[place] != "--":
+            if not args[place].startswith("-"):
+                return place
+            place += 2 if args[place] in takes_value else 1
+        return None
 
 
 _FILE = click.Path(path_type=Path)
@@ -69,16 +91,16 @@ def check(
     debug: bool,
 ) -> int:
     """Judge a RESULT.json; `lorascope gate RESULT.json` is short for it."""
-    from lorascope.workflows.gate import GateFiles, run_gate
+    from lorascope.workflows.gate import run_gate
+    from lorascope.workflows.gate_files import GateFiles
 
     unseen = io.StringIO()
     console = Console(file=unseen, width=1000) if quiet else Console(emoji=False)
     if annotations is None:
         annotations = os.environ.get("GITHUB_ACTIONS") == "true"
     files = GateFiles(json=json_path, summary=summary, junit=junit, openmetrics=openmetrics)
-    done = run_gate(result, gates, baseline, console, files=files)
-    if annotations:
-        click.echo(done.annotations, nl=False)
+    annotate = (lambda text: click.echo(text, nl=False)) if annotations else None
+    done = run_gate(result, gates, baseline, console, files=files, annotate=annotate)
     if quiet and done.exit_code:
         click.echo(unseen.getvalue().rstrip().rpartition("\n")[2].rstrip(), err=True)
     return done.exit_code

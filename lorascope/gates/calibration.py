@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from lorascope.gates.evaluation import Case, cases_of
 from lorascope.gates.families import adjusted_columns
 from lorascope.gates.judging import Absent, BoolArray, FloatArray, Outcomes, Targets, decide, larger_p, p_of_fail
 from lorascope.gates.labelled import LABEL_SUMS
-from lorascope.gates.planting import MOVED_SHARE, Answers, Changes, Readings, Sums, Tables, changes_of, draw
+from lorascope.gates.planting import Answers, Changes, Readings, Sums, Tables, changes_of, draw
 from lorascope.gates.samples import item_table
 from lorascope.gates.scores import ItemTable, ScoredItems, scored_items
 from lorascope.measures.intervals import wilson
@@ -29,10 +30,15 @@ if TYPE_CHECKING:
 RESAMPLES = 2_000
 _POINTS = (0.01, 0.02, 0.03, 0.05, 0.10)
 _POINT_MARGIN = 0.02
+_ENDS = {"0-1": (0.0, 1.0), "0-100": (0.0, 100.0), "-1-1": (-1.0, 1.0), "0-inf": (0.0, math.inf)}
 _WIDTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 1.0}
 _SCORE_TESTS = ("exact McNemar", "no item changed", "identical outputs")
 _FLIPPING = frozenset({"accuracy", "exact_match", "subset_accuracy"})
 _NOTE_PLAN = "the drops are added to a change of 0; a result of its own may well have dropped already"
+_NOTE_ADDED = (
+    "they come on top of the changes that are there, so that more items differ; "
+    "lorascope gate explain holds that share and the spread fixed"
+)
 _NOTE_ITEMS = "the rates cover the drawing of items, and not another training run, another prompt or another judge"
 
 
@@ -75,10 +81,11 @@ def calibrate(
 
     Every ``max_drop`` on a measurement with item scores is calibrated; everything else is listed with the reason why
     it is not. For right and wrong answers the bounds are those of the result (Newcombe's) and a drop turns right
-    answers wrong at random. For all other metrics the bounds are Student's, and a drop takes the same amount off every
-    item of a random tenth of the items (or groups), also below the end of the scale. Corpus metrics are linearised:
-    see :func:`~lorascope.gates.planting.changes_of`. The drops are 1, 2, 3, 5 and 10 points of the scale, or, on
-    scales without ends, as many fiftieths of the limit. Where a noise floor was measured, base against base is judged
+    answers wrong at random. For all other metrics the bounds are Student's, and a drop makes answers worthless at
+    random, in groups as elsewhere: each loses what its score has above the end of the scale. Corpus metrics are
+    linearised: see :func:`~lorascope.gates.planting.changes_of`. The drops are 1, 2, 3, 5 and 10 points of the scale,
+    or, on scales without ends, as many fiftieths of the limit; one that is more than there is to lose is left out, and
+    ``method`` says so. Where a noise floor was measured, base against base is judged
     with that share of answers flipping. Without a policy every task metric gets ``max_drop`` = its margin.
 
     Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`, UsageError for fewer than one resample.
@@ -106,7 +113,7 @@ def calibrate(
     any_alarm = _rate(int(np.any(alarms, axis=0).sum()), resamples) if alarms else None
     return CalibrationReport(
         policy=name, confidence=policy.confidence, resamples=resamples, seed=seed, any_false_alarm=any_alarm,
-        rows=rows, notes=[_NOTE_PLAN, _NOTE_ITEMS],
+        rows=rows, notes=[_NOTE_PLAN, _NOTE_ADDED, _NOTE_ITEMS],
     )  # fmt: skip
 
 
@@ -216,18 +223,37 @@ def _planned(
     changed = float((before.scored.statistics != after.scored.statistics).any(axis=1).mean())
     sides = before.scored.statistics, after.scored.statistics
     all_tried = all(side.shape[1] == 2 and (side[:, 1] == 1).all() for side in sides)
-    data: Answers | Changes
+    drops = _drops(case)
     by_score = found.delta is None or found.delta.test in (None, *_SCORE_TESTS)
     if by_score and before.scored.measure.proportion and all_tried and units.of_item is None:
-        data = Answers(sides[0][:, 0] > 0, sides[1][:, 0] > 0)
-        method = "Newcombe's bounds; right answers turned wrong at random"
-    else:
-        data = changes_of(before.scored, after.scored, units, better=-1 if found.direction == "lower" else 1)
-        kind = "groups" if units.of_item is not None else "items"
-        linear = "" if _is_mean(after) else ", linearised"
-        method = f"t bounds{linear}; a random {100 * MOVED_SHARE:.0f} % of the {kind} lose the same each"
-        noise = None
-    return _Plan(case, after.keys, groups if units.of_item is not None else None, data, changed, method, noise)
+        right = Answers(sides[0][:, 0] > 0, sides[1][:, 0] > 0)
+        method = "Newcombe's bounds; right answers turned wrong at random" + _left_out(drops, right.share)
+        return _Plan(case, after.keys, None, right, changed, method, noise)
+    better, end = (-1 if found.direction == "lower" else 1), _worst(found)
+    data = changes_of(before.scored, after.scored, units, better=better, end=end, drops=drops)
+    over = "" if units.of_item is None else " over groups"
+    bounds = f"t bounds{over}{'' if _is_mean(after) else ', linearised'}"
+    method = f"{bounds}; {_way(end, after, drops)}{_left_out(drops, data.most)}"
+    return _Plan(case, after.keys, groups if units.of_item is not None else None, data, changed, method, None)
+
+
+def _worst(found: Measurement) -> float | None:
+    """The end of the scale that is worst; None where there is none."""
+    ends = _ENDS.get(found.scale)
+    end = None if ends is None else ends[found.direction == "lower"]
+    return end if end is not None and math.isfinite(end) else None
+
+
+def _way(end: float | None, side: ScoredItems, drops: Sequence[float]) -> str:
+    """How a drop is planted."""
+    if end is None:
+        return f"random items lose {2 * max(drops, default=0.0):.4g} each"
+    return f"random items lose {'their whole score' if _is_mean(side) else 'an equal share of the whole'}"
+
+
+def _left_out(drops: Sequence[float], most: float) -> str:
+    more = [drop for drop in drops if drop > most]
+    return f"; no drop above {most:.4g} was planted, for there is no more to lose" if more else ""
 
 
 def _is_mean(side: ScoredItems) -> bool:
@@ -268,8 +294,7 @@ def _draw_all(plans: Sequence[_Plan], resamples: int, seed: int) -> dict[int, _D
         drawn: list[Tables | Sums] = [*tables, *sums]
         for plan, each in zip([*answers, *changes], drawn, strict=True):
             confidence = plan.case.limit.confidence
-            unchanged = each.readings(confidence) if isinstance(each, Tables) else each.readings(0.0, confidence)
-            found[id(plan)] = _Drawn(plan, each, unchanged)
+            found[id(plan)] = _Drawn(plan, each, each.readings(confidence))
     return found
 
 
@@ -342,10 +367,12 @@ def _scenarios(family: _Family, generator: np.random.Generator) -> Iterator[Scen
     if plan.noise is not None and isinstance(draws, Tables):
         noisy = _noisy(draws, plan.noise, len(plan.keys), generator)
         yield family.scenario("noise", noisy.readings(confidence), noisy, None)
+    if isinstance(draws, Sums):
+        for lost in draws.losses:
+            yield family.scenario("drop", draws.readings(confidence, lost), draws, lost.drop)
+        return
     for drop in _drops(plan.case):
-        if isinstance(draws, Sums):
-            yield family.scenario("drop", draws.readings(drop, confidence), draws, drop)
-        elif (planted := draws.with_drop(drop, generator)) is not None:
+        if (planted := draws.with_drop(drop, generator)) is not None:
             yield family.scenario("drop", planted.readings(confidence), planted, drop)
 
 

@@ -22,6 +22,10 @@ _POINTS = 0.05
 _POWER = 0.80
 _WIDTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 1.0}
 _NOT_AT_HAND = "The baseline is not at hand: what follows is read off the difference to the run's own reference."
+_FIXED = (
+    "The spread is held fixed whatever the drop, as if it took the place of changes that are there; "
+    "lorascope gate calibrate adds its drops to them, so that more items differ."
+)
 _REACH = "the shares of FAIL take the correction at its hardest, as if no other test of the gate stood"
 
 
@@ -248,6 +252,7 @@ def _scale(gate: Gate) -> float | None:
 def _closing(rules: Rules, seen: Sequence[Seen]) -> Iterator[str]:
     if not seen:
         return
+    yield _FIXED
     if rules.tests > 1:
         yield f"{rules.tests:,} tests are corrected together; {_REACH}."
     if rules.limit == 0 and rules.rule != "point":

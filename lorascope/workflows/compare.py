@@ -20,7 +20,7 @@ from lorascope.workflows import curves
 from lorascope.workflows.asking import NOTHING_ASKED, AskingOptions, Heard, ask_everything, prove_engine
 from lorascope.workflows.assembling import assemble, write_assembled
 from lorascope.workflows.behaviour import askers
-from lorascope.workflows.gate import read_policy
+from lorascope.workflows.gate import ProvedPolicy, prove_policy
 from lorascope.workflows.measuring import TaskAnswers
 from lorascope.workflows.merge_findings import MERGED
 from lorascope.workflows.output import RESULT, WEIGHTS, OutputFolder, short_name
@@ -91,16 +91,14 @@ def compare(options: CompareOptions, watch: Watch | None = None) -> Path:
     if options.behaviour:
         prove_engine(options.asking)
     resolve_device(options.asking.device)
-    if options.gates is not None:
-        read_policy(options.gates)
-    run = _prepare(options, watch or Silent())
+    run = _prepare(options, watch or Silent(), prove_policy(options.gates))
     _look_at_weights(run)
     _ask_and_measure(run)
     _read_curves(run)
     return _write(run)
 
 
-def _prepare(options: CompareOptions, watch: Watch) -> _Run:
+def _prepare(options: CompareOptions, watch: Watch, policy: ProvedPolicy) -> _Run:
     opened = open_all(options.base, options.adapted, allow_pickle=options.allow_pickle, watch=watch)
     names = [info.name for info in opened.infos]
     if options.reference is not None and options.reference not in names:
@@ -109,8 +107,11 @@ def _prepare(options: CompareOptions, watch: Watch) -> _Run:
             remedy=f"use one of {', '.join(names)}",
         )
     asked = load_tasks(options.questions, opened.base_info.generation_ready) if options.behaviour else NOTHING
+    policy.check_tasks(task.spec.name for task in asked.tasks)
+    place = options.out or default_folder(opened, options.questions)
+    policy.check_folder(place)
     folder = OutputFolder.claim(
-        options.out or default_folder(opened, options.questions),
+        place,
         _fingerprint(options, opened, asked.tasks),
         overwrite=options.overwrite,
     )

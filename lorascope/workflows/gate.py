@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.errors import ConfigError, OutputError, UsageError
+from lorascope.errors import ConfigError, InvalidComparison, UsageError
 from lorascope.gates.evaluation import evaluate, exit_code
 from lorascope.gates.outputs import (
     as_json,
@@ -19,16 +19,18 @@ from lorascope.gates.outputs import (
     headline,
     junit,
     markdown,
+    one_line,
     open_metrics,
 )
-from lorascope.gates.pairing import Baseline
-from lorascope.schema.comparison import Comparison
+from lorascope.gates.validity import check_suites
+from lorascope.schema.comparison import Comparison, TaskInfo
 from lorascope.schema.gates import GateReport
 from lorascope.schema.policy import GatePolicy, parse_policy
 from lorascope.workflows.gate_baseline import read_baseline
 from lorascope.workflows.gate_calibrate import run_calibrate
 from lorascope.workflows.gate_explain import run_explain
-from lorascope.workflows.output import write_whole
+from lorascope.workflows.gate_files import GateFiles, forget_earlier, inputs_of, refuse_inputs, write_all, write_one
+from lorascope.workflows.output import RESULT
 from lorascope.workflows.publish import load_result, load_samples
 
 _STYLES = {
@@ -38,17 +40,6 @@ _STYLES = {
     "MISSING": "bold magenta",
     "INCONCLUSIVE": "yellow",
 }
-_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-
-
-@dataclass(frozen=True, slots=True)
-class GateFiles:
-    """Where the outcome is written besides the terminal; None: not at all."""
-
-    json: Path | None = None
-    summary: Path | None = None
-    junit: Path | None = None
-    openmetrics: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +58,51 @@ def run_gate(
     console: Console,
     *,
     files: GateFiles | None = None,
+    annotate: Callable[[str], object] | None = None,
 ) -> Judged:
     """Judge the result, print the table and write ``files``; all of it also when a gate fails or is invalid.
 
     The exit code is 0 when the gates pass or only warn, 1 when one fails, 3 when one has nothing valid to compare.
     ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). A summary is
     written whole, except that GitHub's own (``GITHUB_STEP_SUMMARY``) is appended to: a step may write several.
+    ``annotate`` is given the annotations, also where a file then cannot be written.
+
+    Raises UsageError before anything is judged for a file that would replace an input or another of the files, and
+    OutputError, with the outcome in it, after all files were attempted. Outputs of an earlier gate at these paths are
+    removed first, so that none of them stands for a run that ends by an error.
     """
-    report = judge(result_path, gates_path, baseline_path)
-    code = exit_code(report)
-    show(report, console)
     files = files or GateFiles()
-    if files.json is not None:
-        _write(files.json, as_json(report, code))
-    if files.junit is not None:
-        _write(files.junit, junit(report))
-    if files.openmetrics is not None:
-        _write(files.openmetrics, open_metrics(report))
-    if files.summary is not None:
-        _summarise(files.summary, markdown(report))
-    return Judged(report, code, github_annotations(report, gates_path.as_posix()))
+    known = inputs_of(result_path, gates_path, baseline_path)
+    forget_earlier(files, known)
+    refuse_inputs(files, known)
+    policy = read_policy(gates_path)
+    baseline = _baseline_path(policy, gates_path, baseline_path)
+    refuse_inputs(files, inputs_of(result_path, gates_path, baseline))
+    report = _judge(policy, result_path, gates_path, baseline)
+    done = Judged(report, exit_code(report), github_annotations(report, gates_path.as_posix()))
+    show(report, console)
+    if annotate is not None:
+        annotate(done.annotations)
+    texts = {
+        "json": lambda: as_json(report, done.exit_code),
+        "summary": lambda: markdown(report),
+        "junit": lambda: junit(report),
+        "openmetrics": lambda: open_metrics(report),
+    }
+    outcome = f"{headline(report)}, exit code {done.exit_code}"
+    write_all(((name, path, texts[name]()) for name, path in files), outcome)
+    return done
 
 
 def judge(result_path: Path, gates_path: Path, baseline_path: Path | None = None) -> GateReport:
     """Evaluate a policy on a finished result; see :func:`run_gate`."""
     policy = read_policy(gates_path)
+    return _judge(policy, result_path, gates_path, _baseline_path(policy, gates_path, baseline_path))
+
+
+def _judge(policy: GatePolicy, result_path: Path, gates_path: Path, baseline_path: Path | None) -> GateReport:
     comparison = load_result(result_path)
-    baseline = _baseline(policy, gates_path, baseline_path, result_path, comparison)
+    baseline = None if baseline_path is None else read_baseline(baseline_path, result_path, comparison)
     return evaluate(policy, comparison, baseline, name=gates_path.name)
 
 
@@ -108,7 +117,8 @@ def explain_policy(
         run_explain(policy, console, name=str(gates_path))
         return
     comparison = load_result(result_path)
-    baseline = _baseline(policy, gates_path, baseline_path, result_path, comparison)
+    path = _baseline_path(policy, gates_path, baseline_path)
+    baseline = None if path is None else read_baseline(path, result_path, comparison)
     run_explain(policy, console, comparison, baseline, name=str(gates_path))
 
 
@@ -122,12 +132,14 @@ def calibrate_policy(
     json_path: Path | None = None,
 ) -> None:
     """Print, and write to ``json_path``, how often a policy cries wolf on this result's items and what it finds."""
+    if json_path is not None:
+        refuse_inputs([("json", json_path)], inputs_of(result_path, gates_path))
     policy = None if gates_path is None else read_policy(gates_path)
     comparison, samples = load_result(result_path), load_samples(result_path)
     name = "gates.toml" if gates_path is None else gates_path.name
     report = run_calibrate(comparison, samples, policy, console, resamples=resamples, seed=seed, name=name)
     if json_path is not None:
-        _write(json_path, report.model_dump_json(indent=1) + "\n")
+        write_one("json", json_path, report.model_dump_json(indent=1) + "\n")
 
 
 def read_policy(path: Path) -> GatePolicy:
@@ -139,12 +151,49 @@ def read_policy(path: Path) -> GatePolicy:
     return parse_policy(text, path.name)
 
 
-def _baseline(
-    policy: GatePolicy, gates_path: Path, given: Path | None, result_path: Path, comparison: Comparison
-) -> Baseline | None:
+def _baseline_path(policy: GatePolicy, gates_path: Path, given: Path | None) -> Path | None:
     """The baseline that was given, else the one that the policy names, relative to the policy's folder."""
-    path = given or (gates_path.parent / policy.baseline if policy.baseline is not None else None)
-    return None if path is None else read_baseline(path, result_path, comparison)
+    return given or (gates_path.parent / policy.baseline if policy.baseline is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedPolicy:
+    """A policy that a later result will be held to, with the baseline it names, read before the work begins."""
+
+    path: Path | None = None
+    baseline: Comparison | None = None
+
+    def check_tasks(self, names: Iterable[str]) -> None:
+        """InvalidComparison where the baseline has tasks, and none of these."""
+        if self.baseline is None:
+            return
+        # Of the result that is still to come the names of its tasks are known, and nothing else is asked here.
+        tasks = [TaskInfo.model_construct(name=name) for name in names]
+        try:
+            check_suites(self.baseline.model_copy(update={"tasks": tasks}), self.baseline)
+        except InvalidComparison as error:
+            raise error.at(str(self.path)) from None
+
+    def check_folder(self, folder: Path) -> None:
+        """UsageError where the baseline is the very result that the work will write."""
+        if self.path is not None and self.path.exists():
+            refuse_inputs([("out", folder / RESULT)], {"the baseline of the policy": self.path})
+
+
+def prove_policy(gates_path: Path | None) -> ProvedPolicy:
+    """Read a policy and its baseline as far as that goes without the result; None: there is no policy.
+
+    Raises what :func:`judge` would raise for a policy that is wrong and for a baseline that is not there or cannot be
+    read. Whether a measurement of it can be paired is known only afterwards.
+    """
+    if gates_path is None:
+        return ProvedPolicy()
+    path = _baseline_path(read_policy(gates_path), gates_path, None)
+    if path is None:
+        return ProvedPolicy()
+    # A result without tasks is of every suite; one in a folder that is not there has no samples.
+    empty, nowhere = Comparison.model_construct(tasks=[]), path.parent / ".none" / RESULT
+    return ProvedPolicy(path, read_baseline(path, nowhere, empty).comparison)
 
 
 def judged_in(result_path: Path) -> Judged | None:
@@ -155,20 +204,20 @@ def judged_in(result_path: Path) -> Judged | None:
 
 def outcome_line(report: GateReport) -> str:
     """The outcome in one line, for those who asked for no table."""
-    return headline(report)
+    return one_line(headline(report))
 
 
 def show(report: GateReport, console: Console) -> None:
     """Print the rows, those that block first, the doubts about the whole, and the outcome."""
     show_rows(report, console)
-    console.print(Text(headline(report), style="bold"))
+    console.print(Text(outcome_line(report), style="bold"))
 
 
 def show_rows(report: GateReport, console: Console) -> None:
     """Print the rows, those that block first, and the doubts about the whole."""
     console.print(_table(report))
     for warning in report.warnings:
-        console.print(Text(f"note: {warning}", style="yellow"))
+        console.print(Text(one_line(f"note: {warning}"), style="yellow"))
 
 
 def _table(report: GateReport) -> Table:
@@ -179,21 +228,6 @@ def _table(report: GateReport) -> Table:
     for row in by_urgency(report):
         harmless = row.outcome != "PASS" and row.severity == "warn"
         outcome = Text.assemble((row.outcome, _STYLES[row.outcome]), " (warns)" if harmless else "")
-        said = Text.assemble((row.address, "bold"), f"  {row.rule}\n{row.evidence}")
-        table.add_row(outcome, said.append(f"\nnote: {row.warning}", "yellow") if row.warning else said)
+        said = Text.assemble((one_line(row.address), "bold"), f"  {one_line(row.rule)}\n{one_line(row.evidence)}")
+        table.add_row(outcome, said.append(f"\nnote: {one_line(row.warning)}", "yellow") if row.warning else said)
     return table
-
-
-def _summarise(path: Path, text: str) -> None:
-    if os.environ.get(_STEP_SUMMARY) != str(path):
-        return _write(path, text)
-    try:
-        with path.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-    except OSError as error:
-        raise OutputError(f"the summary cannot be written: {error.strerror}", where=str(path)) from error
-    return None
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="replace"))

@@ -36,10 +36,11 @@ def bless(
 ) -> Path:
     """Pin a finished result as the baseline ``target``, and print what later gates can pair with it.
 
-    Nothing else writes a baseline, and one that is there is replaced only with ``overwrite``. ``allow_failing`` takes a
-    result whose own gates failed.
+    Nothing else writes a baseline, and one that is there is replaced only with ``overwrite``, which replaces nothing
+    but baselines. ``allow_failing`` takes a result whose own gates failed.
 
-    Raises OutputError for a target that exists or is the result itself; see :func:`lorascope.gates.blessing.bless`.
+    Raises OutputError for a target that exists, is the result itself or lies in no folder; see
+    :func:`lorascope.gates.blessing.bless`.
     """
     _check_target(target, result_path, overwrite)
     made = make_baseline(load_result(result_path), load_samples(result_path), subjects, allow_failing=allow_failing)
@@ -76,6 +77,22 @@ def _check_target(target: Path, result_path: Path, overwrite: bool) -> None:
             where=str(target),
             remedy="replace it with --overwrite, or name another file",
         )
+    if target.exists() and not _holds_baseline(target):
+        raise OutputError(
+            "the file there is no baseline, and --overwrite replaces baselines alone",
+            where=str(target),
+            remedy="name another file with --to",
+        )
+    if not target.parent.is_dir():
+        problem = f"the folder {target.parent} does not exist"
+        raise OutputError(problem, where=str(target), remedy="make it, or name another file with --to")
+
+
+def _holds_baseline(path: Path) -> bool:
+    try:
+        return _document(path) is not None
+    except InvalidComparison:
+        return False
 
 
 def _tell(made: Blessing, target: Path, size: int, console: Console) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorascope.gates.calibration import RESAMPLES, calibrate
+from lorascope.gates.outputs import one_line
 from lorascope.schema.comparison import Comparison
 from lorascope.schema.gates import CalibrationReport, CalibrationRow, Rate, Scenario
 from lorascope.schema.policy import GatePolicy
@@ -44,16 +45,16 @@ def show_calibration(report: CalibrationReport, console: Console) -> None:
             _show(row, console)
     for row in report.rows:
         if row.reason is not None:
-            console.print(Text(f"{row.address} {row.rule}: not calibrated, {row.reason}"))
+            console.print(Text(one_line(f"{row.address} {row.rule}: not calibrated, {row.reason}")))
     if report.any_false_alarm is not None:
         told = f"any FAIL of {report.policy} without any change: {_share(report.any_false_alarm)}"
-        console.print(Text(told, style="bold"))
+        console.print(Text(one_line(told), style="bold"))
     console.print(Text(f"{report.resamples:,} resamples, seed {report.seed}; {'; '.join(report.notes)}"))
 
 
 def _show(row: CalibrationRow, console: Console) -> None:
     changed = f", {100 * (row.changed or 0):.1f} % of them changed" if row.changed is not None else ""
-    console.print(Text.assemble((f"{row.address} {row.rule}", "bold"), f"  {row.n or 0:,} items{changed}"))
+    console.print(Text.assemble((one_line(f"{row.address} {row.rule}"), "bold"), f"  {row.n or 0:,} items{changed}"))
     console.print(Padding(Text(row.method or ""), (0, 0, 0, 2)))
     table = Table(box=None, pad_edge=False)
     for place, title in enumerate(("True drop", "FAIL", "PASS", "INCONCLUSIVE")):

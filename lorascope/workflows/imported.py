@@ -35,7 +35,7 @@ from lorascope.schema.items import content_id
 from lorascope.schema.suite import SuiteTask
 from lorascope.version import __version__
 from lorascope.workflows.assembling import assemble, write_assembled
-from lorascope.workflows.gate import read_policy
+from lorascope.workflows.gate import prove_policy
 from lorascope.workflows.imported_scores import (
     Agreement,
     agreement_findings,
@@ -90,8 +90,7 @@ def import_runs(options: ImportOptions, watch: Watch | None = None) -> Path:
     for runs that were asked other items, scored by other answers, or evaluated with other settings.
     """
     watch = watch or Silent()
-    if options.gates is not None:
-        read_policy(options.gates)
+    policy = prove_policy(options.gates)
     started = time.perf_counter()
     runs = _read(options, watch)
     base, *subjects = runs
@@ -100,9 +99,10 @@ def import_runs(options: ImportOptions, watch: Watch | None = None) -> Path:
     )
     _check_names(options, pairing)
     compared = [_compared(options, paired) for paired in pairing.tasks]
-    folder = OutputFolder.claim(
-        _folder(options, base, subjects), _fingerprint(options, runs), overwrite=options.overwrite
-    )
+    policy.check_tasks(one.answers.task.spec.name for one in compared)
+    place = _folder(options, base, subjects)
+    policy.check_folder(place)
+    folder = OutputFolder.claim(place, _fingerprint(options, runs), overwrite=options.overwrite)
     timings = {"reading": time.perf_counter() - started}
     infos = [_info(name, given, runs[name], is_base=name == base) for name, given in _given(options)]
     comparison, columns = _measure(options, watch, runs, pairing, compared, infos, timings)

@@ -22,7 +22,7 @@ from lorascope.schema.comparison import CheckpointInfo, Missing, ParameterCounts
 from lorascope.version import __version__
 from lorascope.workflows.asking import AskingOptions, ask_everything
 from lorascope.workflows.assembling import assemble, write_assembled
-from lorascope.workflows.gate import read_policy
+from lorascope.workflows.gate import prove_policy
 from lorascope.workflows.output import OutputFolder, short_name
 from lorascope.workflows.tasks import Questions, load_tasks
 from lorascope.workflows.watch import Silent, Watch
@@ -183,17 +183,19 @@ def compare_served(options: ServedOptions, watch: Watch | None = None) -> Path:
     interrupted resumes from them, as far as the check finds the same models, and a finished one asks anew.
     """
     watch = watch or Silent()
-    if options.gates is not None:
-        read_policy(options.gates)
+    policy = prove_policy(options.gates)
     asking = options.asking
     if asking.url is None:
         raise UsageError("the openai engine needs the server's address", remedy="add --url http://localhost:8000/v1")
     tasks = load_tasks(options.questions, generation_ready=True)
+    policy.check_tasks(task.spec.name for task in tasks.tasks)
     with closing(OpenAIEngine(asking.url, api_key_env=asking.api_key_env, concurrency=asking.concurrency)) as server:
         subjects = served_subjects(options.base, options.adapted, url=asking.url, listed=server.models())
     _known_reference(options, subjects)
+    place = options.out or served_folder(subjects)
+    policy.check_folder(place)
     folder = OutputFolder.claim(
-        options.out or served_folder(subjects),
+        place,
         _fingerprint(options, subjects, tasks.tasks),
         overwrite=options.overwrite,
     )

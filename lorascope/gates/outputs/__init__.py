@@ -6,7 +6,18 @@ from lorascope.gates.outputs.document import as_json
 from lorascope.gates.outputs.github import github_annotations
 from lorascope.gates.outputs.junit import junit
 from lorascope.gates.outputs.markdown import markdown
+from lorascope.gates.outputs.one_line import one_line
 from lorascope.gates.outputs.open_metrics import open_metrics
 from lorascope.gates.outputs.urgency import blocks, by_urgency, headline
 
-__all__ = ["as_json", "blocks", "by_urgency", "github_annotations", "headline", "junit", "markdown", "open_metrics"]
+__all__ = [
+    "as_json",
+    "blocks",
+    "by_urgency",
+    "github_annotations",
+    "headline",
+    "junit",
+    "markdown",
+    "one_line",
+    "open_metrics",
+]

@@ -58,8 +58,11 @@ def _row(cells: tuple[str, ...]) -> str:
 def _cell(text: str) -> str:
     """Text that Markdown and the HTML inside it take literally, on one line.
 
-    A zero-width space behind ``@`` and ``://`` keeps names from becoming mentions and links.
+    A zero-width space behind ``@``, ``#``, ``://``, ``www`` and ``GH`` keeps names from becoming mentions and links, of
+    which GitHub makes some after the backslashes have gone; a dollar sign as an entity opens no formula.
     """
     text = re.sub(r"\s+", " ", text.encode("utf-8", "replace").decode())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\u200b").replace("://", ":\u200b//")
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
+    text = re.sub(r"\b(www)(?=\.)|\b(gh)(?=-\d)", "\\g<0>\u200b", text, flags=re.IGNORECASE)
+    text = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
+    return text.replace("#", "#\u200b").replace("$", "&#36;")

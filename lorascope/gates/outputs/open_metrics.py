@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from lorascope.data.logs.names import printable
 from lorascope.schema.gates import OUTCOMES, GateReport, GateRow
 
 if TYPE_CHECKING:
@@ -67,4 +69,5 @@ def _distinct(report: GateReport) -> list[tuple[list[str], GateRow]]:
 
 
 def _text(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    """A label on one line: the format escapes line feeds alone, and other control characters split lines or colour."""
+    return printable(re.sub(r"\s+", " ", text.encode("utf-8", "replace").decode()))
