@@ -76,7 +76,8 @@ def _against_rows(report: SweepReport, key: str, measure: SweepMeasure, words: T
         value, place = point.values.get(measure.id), point.settings.get(key)
         if value is None:
             continue
-        others = settings_text(point.settings, left_out=(key, "method.name"))
+        alike = [each for each in report.points if each.method == point.method]
+        others = settings_text(point.settings, left_out=(key, "method.name", *_shared(alike)))
         own = {
             "series": ", ".join(filter(None, [point.method, others])),
             "name": point.name,
@@ -91,6 +92,12 @@ def _against_rows(report: SweepReport, key: str, measure: SweepMeasure, words: T
         yield {**mean, "x": place, "low": low, "high": high, "kind": "mean"}
         for each in value.values if len(value.values) > 1 else ():
             yield {**own, "x": place, "y": numbers.rounded(each.value, 6), "kind": "seed"}
+
+
+def _shared(points: Sequence[SweepPoint]) -> set[str]:
+    """Settings that have one value in all of these points: they tell no two of them apart."""
+    keys = {key for point in points for key in point.settings}
+    return {key for key in keys if len({repr(point.settings.get(key)) for point in points}) == 1}
 
 
 def front_chart(report: SweepReport, language: Language = "en") -> Spec | None:

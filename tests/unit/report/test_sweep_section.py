@@ -158,6 +158,17 @@ def test_one_seed_is_called_one_seed() -> None:
     assert any(sentence.startswith("One seed") for sentence in advice_evidence(report(1), load_texts("en")))
 
 
+def test_a_line_is_named_by_what_tells_it_from_others() -> None:
+    swept = report(1)
+    for number, point in enumerate(swept.points):
+        point.settings["optim.learning_rate"] = 3e-4
+        point.settings["loss.name"] = "asymmetric" if number == 2 else "bce"
+    spec = against_chart(swept, "method.rank", LEARNING)
+    assert spec is not None
+    named = {row["name"]: row["series"] for row in rows_of(spec) if row["kind"] == "mean"}
+    assert named == {"r1": "lora, loss bce", "r8": "lora, loss asymmetric", "r32": "lora, loss bce"}
+
+
 def test_learning_against_forgetting() -> None:
     spec = front_chart(report())
     assert spec is not None
