@@ -126,9 +126,9 @@ def _warnings(quality: RaterQuality) -> list[str]:
             "tossing a coin would be in half"
         )
     decided = quality.left + quality.right
-    if decided >= _FEWEST_DECIDED and (p_value := mcnemar(quality.left, quality.right)) < _ONE_SIDED:
+    if decided >= _FEWEST_DECIDED and mcnemar(quality.left, quality.right) < _ONE_SIDED:
         side, votes = ("A", quality.left) if quality.left > quality.right else ("B", quality.right)
-        found.append(f"{rater} chose side {side} in {votes} of {decided} decided votes (exact p = {p_value:.1g})")
+        found.append(f"{rater} chose side {side} in {votes} of {decided} decided votes (exact p < {_ONE_SIDED:g})")
     if quality.identical and 2 * quality.identical_tied < quality.identical:
         preferred = quality.identical - quality.identical_tied
         found.append(f"{rater} preferred a side in {preferred} of {quality.identical} rows with twice the same answer")

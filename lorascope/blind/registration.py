@@ -18,8 +18,9 @@ _MOST_BYTES = 1_000_000
 _REMEDY = "give the file that `lorascope blind plan` wrote"
 _WORDS: dict[Language, dict[str, str]] = {
     "en": {
-        "primary": "Primary endpoint: the win rate over items (ties count half), tested by the exact two-sided sign "
-        "test over items on which the raters together prefer a side, at α = {alpha:g}.",
+        "primary": "Primary endpoint: the win rate (each item's share of votes, ties half, averaged over items), "
+        "tested by the exact two-sided sign test over items on which the raters together prefer a side, at "
+        "α = {alpha:g}.",
         "effect": "Effect to find: {effect} of a rater's decided votes go to the better system; planned power {power}.",
         "items": "Items: {items:,}. With {ties} of them ties to everybody, they hold the {decisive:,} decisive items "
         "that the test needs with a probability of at least {enough}; the power of the whole study is {whole}.",
@@ -39,7 +40,7 @@ _WORDS: dict[Language, dict[str, str]] = {
         "{speed} rows per hour; {all:,} rows in all.",
     },
     "zh": {
-        "primary": "主要终点：以样本为单位的胜率（平局计一半）；"
+        "primary": "主要终点：胜率（每个样本的得票比例，平局计一半，再按样本平均）；"
         "对评审合计偏向一方的样本作精确双侧符号检验，α = {alpha:g}。",
         "effect": "拟发现的效应：评审有倾向的投票中 {effect} 投给较好的系统；计划功效 {power}。",
         "items": "样本数：{items:,}。设其中 {ties} 对所有评审均为平局，则以至少 {enough} 的概率包含检验所需的 "
@@ -113,15 +114,24 @@ def plan_document(plan: StudyPlan) -> str:
 def write_plan(plan: StudyPlan, path: Path) -> None:
     """Write a new pre-registration file; OutputError when there is a file already: a registered plan stays."""
     text = plan_document(plan)
-    if path.exists():
-        problem = "there is a file already, and a registered plan is not overwritten"
-        raise OutputError(problem, where=str(path), remedy="choose another path, or remove the old plan")
+    check_free(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
         raise OutputError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def check_free(path: Path) -> None:
+    """OutputError where a plan cannot be put because something is there already."""
+    if path.is_dir():
+        raise OutputError(
+            "this is a folder; a plan is a file", where=str(path), remedy="name a file, such as plan.json"
+        )
+    if path.exists():
+        problem = "there is a file already, and a registered plan is not overwritten"
+        raise OutputError(problem, where=str(path), remedy="choose another path, or remove the old plan")
 
 
 def read_plan(path: Path) -> StudyPlan:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorascope.report import numbers
+from lorascope.report.human_notes import all_told, stratum_name, told
 from lorascope.report.human_words import (
     Said,
     alpha_meaning,
+    hundredths,
     pair_said,
+    share,
     share_interval,
     side_said,
     signed,
@@ -21,6 +24,8 @@ from lorascope.schema.comparison import Comparison
 from lorascope.schema.human import Alpha, HumanReport, HumanStudy, PairOutcome, RaterQuality
 from lorascope.schema.values import Estimate
 
+Note = tuple[str, str]
+"""A sentence and the code of its language: the result's own English where no text of the page says the same."""
 _VOTES = ("first_much", "first", "tie", "both_bad", "second", "second_much")
 
 
@@ -88,9 +93,9 @@ class PairView:
     votes: tuple[Vote, ...]
     total: str
     ratings: tuple[RatingRow, ...]
-    metrics: tuple[tuple[str, str, Shown, Shown, str], ...]
+    metrics: tuple[tuple[str, Shown, Shown, Note], ...]
     strata: tuple[tuple[str, str, str, str, Shown | None], ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class AlphaRow:
     value: str
     interval: str
     units: str
-    meaning: str
+    meaning: Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +122,14 @@ class RaterRow:
     identical: str
     left: str
     state: Literal["counted", "excluded", "absent"]
-    why: str
+    why: Note
 
 
 @dataclass(frozen=True, slots=True)
 class StudyView:
     """One study as the section shows it.
 
-    ``reasons`` and ``unmeasured``: whether reasons in the result's own English stand among agreement and raters, and
-    among the automatic metrics.
+    ``departs``: some of the ``traces`` are departures from the plan, told there alone.
     """
 
     name: str
@@ -138,11 +142,10 @@ class StudyView:
     side: str
     plan: str | None
     registered: tuple[str, ...]
-    deviations: tuple[str, ...]
+    deviations: tuple[Note, ...]
     traces: tuple[str, ...]
-    notes: tuple[str, ...]
-    reasons: bool
-    unmeasured: bool
+    departs: bool
+    notes: tuple[Note, ...]
 
 
 def human_context(comparison: Comparison, words: Texts) -> dict[str, Any]:
@@ -152,6 +155,8 @@ def human_context(comparison: Comparison, words: Texts) -> dict[str, Any]:
 
 
 def _study(study: HumanStudy, report: HumanReport, comparison: Comparison, words: Texts) -> StudyView:
+    others = traces(study, report, words)
+    deviations = [each for each in study.deviations if not (others and _is_trace(each, report))]
     return StudyView(
         name=study.study,
         facts=_facts(study, words),
@@ -159,16 +164,21 @@ def _study(study: HumanStudy, report: HumanReport, comparison: Comparison, words
         standings=_standings(study),
         alphas=tuple(_alpha(alpha, words) for alpha in study.alphas),
         no_agreement=_no_agreement(study, words),
-        raters=tuple(_rater(rater) for rater in study.raters),
+        raters=tuple(_rater(rater, words) for rater in study.raters),
         side=side_said(study, words),
         plan=study.plan,
         registered=tuple((study.registered or "").splitlines()),
-        deviations=tuple(study.deviations),
-        traces=tuple(traces(study, report, words)),
-        notes=tuple(study.notes),
-        reasons=any(each.missing_reason for each in study.alphas) or any(each.excluded for each in study.raters),
-        unmeasured=any(each.missing_reason for pair in study.pairs for each in pair.metrics),
+        deviations=all_told(deviations, words),
+        traces=tuple(others),
+        departs=len(deviations) < len(study.deviations),
+        notes=all_told(study.notes, words),
     )
+
+
+def _is_trace(deviation: str, report: HumanReport) -> bool:
+    """Whether a departure says what the traces say: an earlier score, or another study of the question."""
+    others = tuple(f"{each.study} asked the same" for each in report.studies)
+    return deviation.startswith(("scored before", *others))
 
 
 def _facts(study: HumanStudy, words: Texts) -> tuple[tuple[str, str], ...]:
@@ -193,9 +203,9 @@ def _pair(pair: PairOutcome, study: HumanStudy, comparison: Comparison, words: T
         votes=votes,
         total=words.several("human.votes", total),
         ratings=_ratings(pair, words),
-        metrics=_metrics(pair),
-        strata=_strata(pair),
-        notes=tuple(pair.notes),
+        metrics=_metrics(pair, words),
+        strata=_strata(pair, words),
+        notes=all_told(pair.notes, words),
     )
 
 
@@ -207,7 +217,7 @@ def _rates(pair: PairOutcome, words: Texts) -> tuple[Shown, ...]:
 def _share(label: str, of: Estimate) -> Shown:
     bounds = None if of.low is None or of.high is None else (of.low, of.high)
     span = _span(of.value, bounds, 0.0, 1.0)
-    return Shown(label, numbers.percent(of.value), share_interval(of), numbers.count(of.n), span)
+    return Shown(label, share(of.value), share_interval(of), numbers.count(of.n), span)
 
 
 def _span(value: float, bounds: tuple[float, float] | None, start: float, end: float) -> Span:
@@ -224,9 +234,9 @@ def _votes(pair: PairOutcome, words: Texts) -> tuple[tuple[Vote, ...], int]:
     total = sum(counts.values())
     parts = []
     for kind, count in counts.items():
-        share = count / total if total else 0.0
+        part = count / total if total else 0.0
         label = words(f"human.vote.{kind}", first=pair.first, second=pair.second)
-        parts.append(Vote(kind, label, numbers.count(count), numbers.percent(share), round(100 * share, 2)))
+        parts.append(Vote(kind, label, numbers.count(count), share(part), round(100 * part, 2)))
     return tuple(parts), total
 
 
@@ -234,9 +244,9 @@ def _ratings(pair: PairOutcome, words: Texts) -> tuple[RatingRow, ...]:
     return tuple(
         RatingRow(
             name=words(f"human.dimension.{each.dimension}"),
-            first=numbers.plain(each.first.value, 2),
+            first=hundredths(each.first.value),
             first_interval=two_digits(each.first),
-            second=numbers.plain(each.second.value, 2),
+            second=hundredths(each.second.value),
             second_interval=two_digits(each.second),
             delta=signed(each.delta.value),
             delta_interval=two_digits(each.delta, with_sign=True),
@@ -248,15 +258,14 @@ def _ratings(pair: PairOutcome, words: Texts) -> tuple[RatingRow, ...]:
     )
 
 
-def _metrics(pair: PairOutcome) -> tuple[tuple[str, str, Shown, Shown, str], ...]:
-    """Task and metric, items, agreement, correlation, and why there is none."""
+def _metrics(pair: PairOutcome, words: Texts) -> tuple[tuple[str, Shown, Shown, Note], ...]:
+    """Task and metric, agreement and correlation, each of its own items, and why there is none."""
     return tuple(
         (
             f"{each.task} · {each.metric}",
-            numbers.count(each.items),
             _or_absent(each.agreement, percent=True),
             _or_absent(each.correlation, percent=False),
-            each.missing_reason or "",
+            told(each.missing_reason or "", words),
         )
         for each in pair.metrics
     )
@@ -264,19 +273,19 @@ def _metrics(pair: PairOutcome) -> tuple[tuple[str, str, Shown, Shown, str], ...
 
 def _or_absent(of: Estimate | None, *, percent: bool) -> Shown:
     if of is None:
-        return Shown("", numbers.ABSENT, "", "", None)
+        return Shown("", numbers.ABSENT, "", numbers.ABSENT, None)
     if percent:
         return _share("", of)
     return Shown("", signed(of.value), two_digits(of, with_sign=True), numbers.count(of.n), None)
 
 
-def _strata(pair: PairOutcome) -> tuple[tuple[str, str, str, str, Shown | None], ...]:
+def _strata(pair: PairOutcome, words: Texts) -> tuple[tuple[str, str, str, str, Shown | None], ...]:
     """Name, population, drawn, weight, and the stratum's own win rate; empty where one stratum is all there is."""
     if len(pair.strata) < 2:
         return ()
     return tuple(
         (
-            each.stratum,
+            stratum_name(each.stratum, words),
             numbers.count(each.population),
             numbers.count(each.drawn),
             numbers.plain(each.weight, 2),
@@ -307,11 +316,17 @@ def _alpha(alpha: Alpha, words: Texts) -> AlphaRow:
     return AlphaRow(
         name=name,
         level=words(f"human.level.{alpha.level}"),
-        value=numbers.plain(found.value if found else None, 2),
+        value=hundredths(found.value if found else None),
         interval=two_digits(found),
         units=numbers.count(alpha.units),
-        meaning=alpha_meaning(alpha, words),
+        meaning=_meaning(alpha, words),
     )
+
+
+def _meaning(alpha: Alpha, words: Texts) -> Note:
+    text = alpha_meaning(alpha, words)
+    free = alpha.estimate is None and text == alpha.missing_reason
+    return text, "en" if free else words.language
 
 
 def _no_agreement(study: HumanStudy, words: Texts) -> str:
@@ -319,11 +334,11 @@ def _no_agreement(study: HumanStudy, words: Texts) -> str:
     if not study.alphas or any(alpha.estimate is not None or alpha.units for alpha in study.alphas):
         return ""
     reasons = list(dict.fromkeys(alpha.missing_reason for alpha in study.alphas if alpha.missing_reason))
-    told = f" ({words.joined(reasons[:1])})" if reasons else ""
-    return words.ended(f"{words('human.agreement')} (α): {words('human.alpha.unknown')}{told}")
+    reason = f" ({told(reasons[0], words)[0]})" if reasons else ""
+    return words.ended(f"{words('human.agreement')} (α): {words('human.alpha.unknown')}{reason}")
 
 
-def _rater(rater: RaterQuality) -> RaterRow:
+def _rater(rater: RaterQuality, words: Texts) -> RaterRow:
     decided = rater.left + rater.right
     state: Literal["counted", "excluded", "absent"] = (
         "absent" if not rater.present else "excluded" if rater.excluded is not None else "counted"
@@ -335,9 +350,9 @@ def _rater(rater: RaterQuality) -> RaterRow:
         repeats=_of(rater.repeats_consistent, rater.repeats),
         checks=_of(rater.checks_passed, rater.checks),
         identical=_of(rater.identical_tied, rater.identical),
-        left=f"{numbers.percent(rater.left / decided)} ({rater.left:,} / {decided:,})" if decided else numbers.ABSENT,
+        left=f"{share(rater.left / decided)} ({rater.left:,} / {decided:,})" if decided else numbers.ABSENT,
         state=state,
-        why=rater.excluded or "",
+        why=told(rater.excluded or "", words),
     )
 
 

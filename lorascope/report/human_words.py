@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorascope.report import numbers
+from lorascope.report.human_notes import told as note_told
 from lorascope.report.texts import Texts
 from lorascope.report.verdicts import SYMBOLS, Tone
 from lorascope.schema.comparison import Comparison
@@ -30,24 +31,34 @@ class Said:
     text: str
 
 
+def share(fraction: float) -> str:
+    """A share as per cent, a small one as ``< 0.1 %``: its further digits would say nothing."""
+    return f"<{numbers.SPACE}0.1{numbers.SPACE}%" if 0 < fraction < 0.001 else numbers.percent(fraction)
+
+
 def share_interval(of: Estimate | None) -> str:
     """``[54 %, 70 %]``, or nothing where no interval is defined."""
     if of is None or of.low is None or of.high is None:
         return ""
-    return f"[{numbers.percent(of.low)},{numbers.SPACE}{numbers.percent(of.high)}]"
+    return f"[{share(of.low)},{numbers.SPACE}{share(of.high)}]"
 
 
 def two_digits(of: Estimate | Delta | None, *, with_sign: bool = False) -> str:
     """``[0.30, 0.52]``, or nothing where no interval is defined: ratings, agreement and strengths."""
     if of is None or of.low is None or of.high is None:
         return ""
-    low, high = (signed(end) if with_sign else numbers.plain(end, 2) for end in (of.low, of.high))
+    low, high = (signed(end) if with_sign else hundredths(end) for end in (of.low, of.high))
     return f"[{low},{numbers.SPACE}{high}]"
+
+
+def hundredths(value: float | None) -> str:
+    """Two decimals and no more; what rounds to nothing keeps its minus sign, which tells on which side of 0 it lies."""
+    return numbers.ABSENT if value is None else f"{value:.2f}".replace("-", numbers.MINUS)
 
 
 def signed(value: float) -> str:
     """A difference with two decimals and its sign always shown."""
-    return ("+" if value > 0 else "") + numbers.plain(value, 2)
+    return ("+" if value > 0 else "") + hundredths(value)
 
 
 def favoured(rate: Estimate) -> int:
@@ -88,10 +99,10 @@ def _lead(pair: PairOutcome, side: int, words: Texts, *, registered: bool) -> st
         winner, loser = loser, winner
     interval = share_interval(rate)
     if not side and not interval and not registered:
-        return words("human.no_interval", first=winner, second=loser, rate=numbers.percent(rate.value))
+        return words("human.no_interval", first=winner, second=loser, rate=share(rate.value))
     key = "human.preferred" if side else "human.not_registered" if registered else "human.no_preference"
     found = words("human.interval", interval=interval) if interval else words("human.without_interval")
-    return words(key, first=winner, second=loser, rate=numbers.percent(rate.value), interval=found)
+    return words(key, first=winner, second=loser, rate=share(rate.value), interval=found)
 
 
 def _tone(pair: PairOutcome, side: int, comparison: Comparison) -> Tone:
@@ -152,9 +163,11 @@ def _trust(study: HumanStudy, words: Texts) -> list[str]:
     excluded = sum(rater.excluded is not None for rater in study.raters)
     raters = words.several("human.raters", len(counted))
     told = [words("human.with_excluded", raters=raters, count=excluded) if excluded else raters]
-    overall = next((each for each in study.alphas if each.name == "overall"), None)
+    overall = next((each for each in study.alphas if (each.name, each.level) == ("overall", "nominal")), None)
     if overall is not None and overall.estimate is not None:
-        told.append(f"α {numbers.plain(overall.estimate.value, 2)} {two_digits(overall.estimate)}".strip())
+        level = words("human.level.nominal")
+        alpha = words("human.alpha_of", level=level, value=hundredths(overall.estimate.value))
+        told.append(f"{alpha} {two_digits(overall.estimate)}".strip())
     return told if len(study.pairs) < 2 else [words("human.whole_study", told=words.joined(told))]
 
 
@@ -162,7 +175,9 @@ def alpha_meaning(alpha: Alpha, words: Texts) -> str:
     """What an agreement lets one rest on it, in a few words."""
     found = alpha.estimate
     if found is None:
-        return alpha.missing_reason or words("human.alpha.unknown")
+        return note_told(alpha.missing_reason, words)[0] if alpha.missing_reason else words("human.alpha.unknown")
+    if found.high is not None and found.high < 0:
+        return words("human.alpha.below")
     if found.low is not None and found.low <= 0:
         return words("human.alpha.chance")
     if found.value < _TENTATIVE:
@@ -177,7 +192,7 @@ def side_said(study: HumanStudy, words: Texts) -> str:
         return ""
     lean = {1: "left", -1: "right", 0: "none"}[favoured(rate)]
     key = f"human.side.{lean}" if rate.low is not None else "human.side.unknown"
-    return words(key, rate=numbers.percent(rate.value), interval=share_interval(rate))
+    return words(key, rate=share(rate.value), interval=share_interval(rate))
 
 
 def traces(study: HumanStudy, report: HumanReport, words: Texts) -> list[str]:
@@ -186,7 +201,8 @@ def traces(study: HumanStudy, report: HumanReport, words: Texts) -> list[str]:
     for each in report.earlier:
         if each.study == study.study:
             rates = _rates(each.win_rates, words)
-            told.append(words("human.scored_before", when=_when(each.scored, words), rates=rates))
+            key = "human.scored_before" if each.sheets else "human.scored_before_unknown"
+            told.append(words(key, when=_when(each.scored, words), rates=rates))
     for other in report.studies:
         if other.study != study.study and other.asks_like(study):
             when, rates = _when(other.scored, words), _rates(other.pairs, words)
@@ -202,7 +218,7 @@ def _rates(found: Sequence[EarlierRate | PairOutcome], words: Texts) -> str:
     told = []
     for each in found:
         pair = words("human.rate_of", first=each.first, second=each.second)
-        told.append(f"{pair} {numbers.percent(each.win_rate.value)} {share_interval(each.win_rate)}".strip())
+        told.append(f"{pair} {share(each.win_rate.value)} {share_interval(each.win_rate)}".strip())
     return words.joined(told)
 
 
@@ -215,6 +231,6 @@ def human_lines(comparison: Comparison, words: Texts) -> list[Said]:
         lines += [Said("unclear", SYMBOLS["bad"], told, "") for told in traces(study, report, words)]
         for rater in study.raters:
             if rater.excluded is not None:
-                told = words("human.left_out", rater=rater.rater, rule=rater.excluded)
+                told = words("human.left_out", rater=rater.rater, rule=note_told(rater.excluded, words)[0])
                 lines.append(Said("unclear", SYMBOLS["bad"], told, ""))
     return lines

@@ -82,8 +82,8 @@ class StratumOutcome(Model):
 class PairOutcome(Model):
     """Two systems side by side.
 
-    ``win_rate`` is (wins + half of the ties) / items of ``first``, 0-1, 0.5 a draw; 'both bad' and identical answers
-    are ties. ``length_adjusted`` is the win rate at equal length, from a logistic model of the preference on the
+    ``win_rate`` is the mean over items of ``first``'s share of the votes, ties counting half, 0-1, 0.5 a draw; 'both
+    bad' and identical answers are ties. ``length_adjusted`` is the win rate at equal length, from a logistic model of the preference on the
     difference of log lengths (Dubois et al. 2024, arXiv 2404.04475, without its model terms); null with a reason in
     ``notes`` where it cannot be fitted.
     """
@@ -179,7 +179,10 @@ class EarlierRate(Model):
 
 
 class EarlierScore(Model):
-    """A score that was replaced by one of the same study with other sheets; ``sheets`` are their SHA-256 hashes."""
+    """A score that was replaced by one of the same study with other sheets, or with sheets that are not known.
+
+    ``sheets`` are the SHA-256 hashes of those it rested on; empty where its record does not name them.
+    """
 
     study: str
     scored: str | None = Field(default=None, description="when it was made, ISO 8601 in UTC")

@@ -11,12 +11,36 @@ from rich.text import Text
 
 from lorascope.blind.plan import Exclusions, StudyPlan
 from lorascope.blind.power import detectable_effect, plan_study, power_table
-from lorascope.blind.registration import describe, write_plan
+from lorascope.blind.registration import check_free, describe, write_plan
 from lorascope.blind.rows import Language
 from lorascope.errors import UsageError
 
 _EFFECTS = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
 _ITEMS = (60, 120, 240, 480)
+_WORDS: dict[Language, dict[str, str]] = {
+    "en": {
+        "few": "{items} items are too few: not even unanimous ones would be significant at α = {alpha:g}",
+        "one_few": "1 item is too few: not even a unanimous one would be significant at α = {alpha:g}",
+        "one_finds": "1 item finds a win rate of {rate:.3f} among decided votes with power {power:g}",
+        "finds": "{items} items find a win rate of {rate:.3f} among decided votes with power {power:g}",
+        "sizes": "Win rates, the items that each takes, and the power that other sizes have:",
+        "rate": "win rate",
+        "items": "items",
+        "column": "{items} items",
+        "written": "plan in {out} ({hash}): register it before anything is rated",
+    },
+    "zh": {
+        "few": "{items} 条样本太少：即使结果全部一致，在 α = {alpha:g} 下也不显著",
+        "one_few": "1 条样本太少：即使结果一致，在 α = {alpha:g} 下也不显著",
+        "one_finds": "1 条样本能以 {power:g} 的功效发现有倾向投票中 {rate:.3f} 的胜率",
+        "finds": "{items} 条样本能以 {power:g} 的功效发现有倾向投票中 {rate:.3f} 的胜率",
+        "sizes": "各胜率所需的样本数，以及其他样本数的功效：",
+        "rate": "胜率",
+        "items": "样本数",
+        "column": "{items} 条样本",
+        "written": "计划已写入 {out}（{hash}）：请在任何评分之前登记",
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +63,7 @@ class PlanOptions:
 def plan_a_study(options: PlanOptions, console: Console, *, out: Path | None = None) -> StudyPlan | None:
     """Print what the study needs, or can find, and write the plan to ``out``; None where items alone are given.
 
+    Whatever stands at ``out`` is refused before anything is printed (OutputError).
     UsageError where neither effect nor items are given, or a plan is to be written without an effect.
     """
     if options.effect is None:
@@ -50,6 +75,8 @@ def plan_a_study(options: PlanOptions, console: Console, *, out: Path | None = N
         return None
     if options.items is not None:
         raise UsageError("--effect and --items are two questions", remedy="give one of them")
+    if out is not None:
+        check_free(out)
     plan = plan_study(
         options.effect,
         ties=options.ties,
@@ -67,7 +94,8 @@ def plan_a_study(options: PlanOptions, console: Console, *, out: Path | None = N
     _compare_sizes(options, console)
     if out is not None:
         write_plan(plan, out)
-        console.print(Text(f"plan in {out} ({plan.hash}): register it before anything is rated"), soft_wrap=True)
+        told = _WORDS[options.language]["written"].format(out=out, hash=plan.hash)
+        console.print(Text(told), soft_wrap=True)
     return plan
 
 
@@ -80,23 +108,25 @@ def _tell_detectable(options: PlanOptions, items: int, console: Console) -> None
         alpha=options.alpha,
         power=options.power,
     )
+    words = _WORDS[options.language]
     if found is None:
-        told = f"{items:,} items are too few: not even unanimous ones would be significant at α = {options.alpha:g}"
+        told = words["few" if items > 1 else "one_few"].format(items=f"{items:,}", alpha=options.alpha)
     else:
-        told = f"{items:,} items find a win rate of {found:.3f} among decided votes with power {options.power:g}"
+        told = words["finds" if items > 1 else "one_finds"].format(items=f"{items:,}", rate=found, power=options.power)
     console.print(Text(told))
     _compare_sizes(options, console)
 
 
 def _compare_sizes(options: PlanOptions, console: Console) -> None:
-    console.print(Text("\nWin rates, the items that each takes, and the power that other sizes have:"))
+    console.print(Text(f"\n{_WORDS[options.language]['sizes']}"))
     console.print(_table(options))
 
 
 def _table(options: PlanOptions) -> Table:
     """What other effects would take, and the power that common sizes have for them."""
     table = Table(box=None, pad_edge=False)
-    for name in ("win rate", "items", *(f"{items} items" for items in _ITEMS)):
+    words = _WORDS[options.language]
+    for name in (words["rate"], words["items"], *(words["column"].format(items=items) for items in _ITEMS)):
         table.add_column(name, justify="right")
     rows = power_table(
         _EFFECTS,

@@ -182,15 +182,17 @@ def _sheets(study: HumanStudy) -> list[str]:
 
 
 def _earlier(old: HumanStudy) -> EarlierScore:
+    """The old score. It names no sheet where the hash of any is missing: nobody knows whether they were others."""
     rates = [EarlierRate(first=each.first, second=each.second, win_rate=each.win_rate) for each in old.pairs]
-    sheets = [each for each in _sheets(old) if each]
-    return EarlierScore(study=old.study, scored=old.scored, sheets=sheets, win_rates=rates, plan=old.plan)
+    sheets = _sheets(old)
+    named = sheets if all(sheets) else []
+    return EarlierScore(study=old.study, scored=old.scored, sheets=named, win_rates=rates, plan=old.plan)
 
 
 def _told(study: HumanStudy, earlier: Sequence[EarlierScore], others: Sequence[HumanStudy]) -> list[str]:
     """What else was scored into the result, in one sentence each: own scores from other sheets, then other studies."""
     told = [
-        f"scored before with other sheets{_when(each.scored)}: {_rates(each.win_rates)}"
+        f"scored before{_with_sheets(each)}{_when(each.scored)}: {_rates(each.win_rates)}"
         for each in earlier
         if each.study == study.study
     ]
@@ -198,8 +200,13 @@ def _told(study: HumanStudy, earlier: Sequence[EarlierScore], others: Sequence[H
     return told + [f"{each.study} asked the same{_when(each.scored)}: {_rates(each.pairs)}" for each in asked]
 
 
+def _with_sheets(score: EarlierScore) -> str:
+    return " with other sheets" if score.sheets else ", with sheets that its record does not name"
+
+
 def _when(scored: str | None) -> str:
-    return "" if scored is None else f" ({scored})"
+    """The time as the report has it."""
+    return "" if scored is None else f" ({scored.replace('T', ' ').replace('+00:00', ' UTC')})"
 
 
 def _rates(found: Sequence[EarlierRate | PairOutcome]) -> str:
@@ -260,6 +267,10 @@ def _publish(comparison: Comparison, samples: pyarrow.Table | None, result: Path
     return report
 
 
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
 def _put_back(report: Path, before: bytes | None) -> None:
     if before is None:
         with naming(report):
@@ -271,7 +282,7 @@ def _put_back(report: Path, before: bytes | None) -> None:
 def _tell(study: HumanStudy, report: HumanReport, page: Path, console: Console) -> None:
     lines = []
     for pair in study.pairs:
-        sign = "" if pair.sign_test.p_value is None else f", sign test p = {pair.sign_test.p_value:.3g}"
+        sign = "" if pair.sign_test.p_value is None else f", sign test p {_p_value(pair.sign_test.p_value)}"
         items = f"{pair.items} {'item' if pair.items == 1 else 'items'}"
         lines.append(f"{pair.first} against {pair.second}: win rate {_rate(pair.win_rate)}, {items}{sign}")
     absent = [rater.rater for rater in study.raters if not rater.present]

@@ -46,7 +46,7 @@ def test_rater_who_always_takes_the_left_answer() -> None:
     assert quality_warnings([found]) == [
         "rater-1 passed only 1 of 3 checks",
         "rater-1 was consistent in only 0 of 4 repeats; tossing a coin would be in half",
-        "rater-1 chose side A in 20 of 20 decided votes (exact p = 2e-06)",
+        "rater-1 chose side A in 20 of 20 decided votes (exact p < 0.001)",
         "rater-1 preferred a side in 2 of 2 rows with twice the same answer",
     ]
 

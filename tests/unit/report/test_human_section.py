@@ -11,11 +11,11 @@ from rich.console import Console
 
 from lorascope.report.html import render_html
 from lorascope.report.human_section import human_context
-from lorascope.report.human_words import alpha_meaning, favoured, human_lines, pair_said, side_said
+from lorascope.report.human_words import alpha_meaning, favoured, human_lines, pair_said, share, side_said, two_digits
 from lorascope.report.terminal import print_summary
 from lorascope.report.texts import load_texts
 from lorascope.schema.comparison import Comparison
-from lorascope.schema.human import Alpha, HumanReport, HumanStudy, RaterQuality, SignTest, Votes
+from lorascope.schema.human import Alpha, HumanReport, HumanStudy, MetricAgreement, RaterQuality, SignTest, Votes
 from lorascope.schema.values import Estimate
 
 EN = load_texts("en")
@@ -65,25 +65,28 @@ def test_a_preference_is_said_with_its_numbers(study: HumanStudy, causal: Compar
     assert tone == "good"
     assert (
         lead
-        == "Raters preferred lora-r16 to llama-tiny in 62 % of items (95 % interval [54 %, 70 %]), ties counted half"
+        == "Raters preferred lora-r16 to llama-tiny: lora-r16 took 62 % of the votes (95 % interval [54 %, 70 %]), "
+        "ties counted half, averaged over items"
     )
     assert text == (
         "Sign test p = 0.012 (64 items for lora-r16, 38 for llama-tiny, 16 undecided), 118 items (3 with identical "
-        "answers), in the whole study 2 raters (1 more excluded), α 0.41 [0.30, 0.52]."
+        "answers), in the whole study 2 raters (1 more excluded), α (nominal) 0.41 [0.30, 0.52]."
     )
 
 
 def test_a_preference_for_the_base_is_turned_round(study: HumanStudy, causal: Comparison) -> None:
     tone, lead, _ = said(study, causal, 1)
     assert tone == "bad"
-    assert lead.startswith("Raters preferred llama-tiny to full-ft in 59 % of items (95 % interval [52 %, 66 %])")
+    assert lead.startswith(
+        "Raters preferred llama-tiny to full-ft: llama-tiny took 59 % of the votes (95 % interval [52 %, 66 %])"
+    )
 
 
 def test_an_interval_that_holds_one_half_shows_no_preference(study: HumanStudy, causal: Comparison) -> None:
     tone, lead, _ = said(study, causal, 2)
     assert tone == "unclear"
     assert lead.startswith("The registered test does not settle a preference between lora-r16 and full-ft")
-    assert "54 % of items (95 % interval [45 %, 63 %])" in lead
+    assert "lora-r16 took 54 % of the votes (95 % interval [45 %, 63 %])" in lead
     assert "equal" not in lead
 
 
@@ -134,10 +137,10 @@ def test_where_interval_and_test_differ_it_is_said(
         (0.62, 0.54, 0.7, None, 0, "unclear", "The registered test does not settle", "does not reject"),
         (0.62, 0.54, 0.7, 0.01, 20, "unclear", "The registered test does not settle", "not lie on its side"),
         (0.55, 0.47, 0.63, 0.01, 64, "good", "Raters preferred lora-r16 to llama-tiny", "all items, does not"),
-        (0.62, None, None, 0.01, 64, "good", "Raters preferred lora-r16 to llama-tiny in 62 % of items (no interval)",
-         "all items, does not"),
-        (0.45, 0.37, 0.53, 0.01, 20, "bad", "Raters preferred llama-tiny to lora-r16 in 55 % of items (95 % interval "
-         "[47 %, 63 %])", "weighted to all items, does not"),
+        (0.62, None, None, 0.01, 64, "good", "Raters preferred lora-r16 to llama-tiny: lora-r16 "
+         "took 62 % of the votes (no interval)", "all items, does not"),
+        (0.45, 0.37, 0.53, 0.01, 20, "bad", "Raters preferred llama-tiny to lora-r16: llama-tiny took 55 % of the "
+         "votes (95 % interval [47 %, 63 %])", "weighted to all items, does not"),
         (0.50, 0.42, 0.58, 0.01, 64, "unclear", "The registered test does not settle", "not lie on its side"),
         (0.55, 0.47, 0.63, 0.3, 64, "unclear", "The registered test does not settle", ""),
     ],
@@ -277,7 +280,7 @@ def test_a_study_without_votes_or_further_numbers(factory: ModuleType) -> None:
 
 def test_the_section_shows_everything(page: str) -> None:
     for words in (
-        "62 % of items (95 % interval [54 %, 70 %])",
+        "62 % of the votes (95 % interval [54 %, 70 %]), ties counted half, averaged over items",
         "lora-r16 much better <strong>60</strong>",
         "At equal length",
         "Standings",
@@ -309,7 +312,7 @@ def test_the_section_shows_everything(page: str) -> None:
 
 def test_the_section_in_chinese(factory: ModuleType) -> None:
     shown = section(render_html(bare(factory, factory.human_study()), None, language="zh"), "human")
-    assert "评审在 62 %（95% 区间 [54 %, 70 %]）的样本中更偏好 lora-r16" in shown
+    assert "lora-r16 的得票率为 62 %（95% 区间 [54 %, 70 %]），平局计一半，按样本平均" in shown
     assert "登记的检验未能确定对 lora-r16 或 full-ft 的偏好" in shown
     assert "与随机一致无法区分" in shown
 
@@ -366,10 +369,9 @@ def test_the_summary_has_the_human_test_and_the_gates(factory: ModuleType, encod
     text = " ".join(plain(raw.getvalue().decode(encoding)).split())
     assert "Human test" in text
     assert (
-        "Raters preferred lora-r16 to llama-tiny in 62 % of items (95 % interval [54 %, 70 %]), ties counted half."
-        in text
+        "lora-r16 took 62 % of the votes (95 % interval [54 %, 70 %]), ties counted half, averaged over items." in text
     )
-    assert ("alpha 0.41" if encoding == "ascii" else "α 0.41") in text
+    assert ("alpha (nominal) 0.41" if encoding == "ascii" else "α (nominal) 0.41") in text
     assert "rater-3 was left out" in text
     assert "Gates A gate failed (1 FAIL, 1 INCONCLUSIVE, 1 PASS)" in text
 
@@ -378,7 +380,7 @@ def test_the_summary_has_the_human_test_and_the_gates(factory: ModuleType, encod
     ("language", "sentence"),
     [
         ("en", "<p>Agreement (α): not defined for these votes (all ratings that count are by one rater).</p>"),
-        ("zh", "<p>一致性 (α): 对这些投票没有定义 (all ratings that count are by one rater)。</p>"),
+        ("zh", "<p>一致性 (α): 对这些投票没有定义 (计入的评分都来自一名评审)。</p>"),
     ],
 )
 def test_one_sentence_where_no_agreement_can_be_had(factory: ModuleType, language: str, sentence: str) -> None:
@@ -387,8 +389,86 @@ def test_one_sentence_where_no_agreement_can_be_had(factory: ModuleType, languag
     alphas = [Alpha(name=name, level="ordinal", units=0, missing_reason=why) for name in names]
     shown = section(render_html(bare(factory, factory.human_study(alphas=alphas)), None, language=language), "human")
     assert sentence in shown
-    assert shown.count(why) == 1
-    assert 'class="counts agreement"' not in shown
+    assert shown.count(why) == (language == "en")
+    assert 'class="counts agreement stacked"' not in shown
     alphas[0] = Alpha(name="overall", level="ordinal", units=8, missing_reason="all ratings are the same value")
     shown = section(render_html(bare(factory, factory.human_study(alphas=alphas)), None, language=language), "human")
-    assert 'class="counts agreement"' in shown
+    assert 'class="counts agreement stacked"' in shown
+
+
+def test_an_agreement_below_chance_is_said_to_be_below() -> None:
+    below = Alpha(name="overall", level="nominal", estimate=rate(-0.11, -0.18, -0.02), units=118)
+    assert alpha_meaning(below, EN) == "raters agree less than chance would have it"
+    touching = below.model_copy(update={"estimate": rate(-0.11, -0.18, 0.0)})
+    assert alpha_meaning(touching, EN) == "cannot be told from chance"
+
+
+def test_the_headline_has_the_nominal_agreement_wherever_it_stands(study: HumanStudy, causal: Comparison) -> None:
+    ordinal = Alpha(name="overall", level="ordinal", estimate=rate(0.77, 0.7, 0.8), units=118)
+    study.alphas = [ordinal, *study.alphas]
+    assert "α (nominal) 0.41" in said(study, causal)[2]
+    study.alphas = [ordinal]
+    assert "α" not in said(study, causal)[2]
+
+
+def test_small_shares_are_cut_off() -> None:
+    assert [plain(share(each)) for each in (0.0, 0.00011, 0.001, 0.05, 0.5)] == [
+        "0 %",
+        "< 0.1 %",
+        "0.1 %",
+        "5.0 %",
+        "50 %",
+    ]
+
+
+def test_ratings_have_two_decimals_and_keep_their_side() -> None:
+    assert two_digits(rate(0.3, -0.00011, 0.59), with_sign=True) == "[−0.00,\u00a0+0.59]"
+    assert two_digits(rate(0.00006, 0.0, 0.0023)) == "[0.00,\u00a00.00]"
+
+
+def test_agreement_and_correlation_have_their_own_items(factory: ModuleType) -> None:
+    both = MetricAgreement(
+        task="support", metric="rougeL", items=96,
+        agreement=Estimate(value=0.6, n=31, method="m"), correlation=Estimate(value=0.2, n=94, method="m"),
+    )  # fmt: skip
+    study = factory.human_study()
+    study.pairs = study.pairs[:1]
+    study.pairs[0].metrics = [both]
+    shown = section(render_html(bare(factory, study), None), "human")
+    row = re.search(r"support · rougeL.*?</tr>", shown)
+    assert row is not None
+    assert re.findall(r'data-label="n"><span>([^<]*)<', row.group(0)) == ["31", "94"]
+
+
+def test_ratings_stand_under_the_names_of_the_systems(page: str) -> None:
+    assert f'<th scope="col" class="num">{FULL}</th><th scope="col" class="num">{BASE}</th>' in page
+    assert page.count('class="rated stacked"') == 3
+    assert f'data-label="{FULL}"' in page
+    assert ">First<" not in page
+
+
+def test_another_score_is_told_once(factory: ModuleType) -> None:
+    written = "scored before with other sheets (2026-05-03 09:30:00 UTC): lora-r16 against llama-tiny win rate 0.480"
+    study = factory.human_study(deviations=[written, "s-second asked the same: win rate 0.500"])
+    second = factory.human_study(study="s-second")
+    comparison = bare(factory, study, second)
+    assert comparison.human is not None
+    comparison.human.earlier = [factory.earlier_score()]
+    view = human_context(comparison, EN)["human_studies"][0]
+    assert view.deviations == ()
+    assert view.departs
+    assert len(view.traces) == 2
+    comparison.human.studies = [study]
+    shown = section(render_html(comparison, None), "human")
+    assert shown.count("cored before with other sheets") == 1
+    assert "a departure from the plan" in shown
+    assert EN("human.no_deviation") not in shown
+
+
+def test_sheets_that_an_older_record_does_not_name_are_not_called_others(factory: ModuleType) -> None:
+    comparison = bare(factory, factory.human_study())
+    assert comparison.human is not None
+    comparison.human.earlier = [factory.earlier_score(sheets=[])]
+    (trace,) = human_context(comparison, EN)["human_studies"][0].traces
+    assert trace.startswith("Scored before (2026-05-03 09:30:00 UTC), with sheets that its record does not name")
+    assert "other sheets:" not in trace
