@@ -28,11 +28,15 @@ def assert_no_regression(
     __tracebackhide__ = True  # pytest ends its traceback at the test and not in here
     from rich.console import Console
 
-    from lorascope.errors import InvalidComparison
+    from lorascope.errors import InvalidComparison, LorascopeError
     from lorascope.gates.outputs import blocks, by_urgency, headline
     from lorascope.workflows.gate import run_gate
 
-    done = run_gate(Path(result), Path(policy), None if baseline is None else Path(baseline), Console(emoji=False))
+    try:
+        done = run_gate(Path(result), Path(policy), None if baseline is None else Path(baseline), Console(emoji=False))
+    except LorascopeError as error:
+        # The frames of the gate tell the test's author nothing that the message does not.
+        raise error.with_traceback(None) from None
     rows = [row for row in by_urgency(done.report) if blocks(row)]
     told = "\n".join([headline(done.report), *(f"  {r.outcome} {r.address}: {r.rule}: {r.evidence}" for r in rows)])
     if done.exit_code == InvalidComparison.exit_code:

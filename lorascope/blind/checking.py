@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 
 from lorascope.blind.edited_texts import edited_texts
 from lorascope.blind.filled_values import is_date, misread_overall, misread_rating, parse_rating, quoted, shown
-from lorascope.blind.key import KeyRow, StudyKey
-from lorascope.blind.rows import OVERALL, RATINGS, FilledRow, FilledSheet
+from lorascope.blind.key import KeyRow, StudyKey, row_digest
+from lorascope.blind.rows import OVERALL, RATINGS, FilledRow, FilledSheet, SheetRow
 from lorascope.blind.votes import Vote
 from lorascope.errors import DataError
 
 _LISTED = 20
-_FEW = 3
+_MOST_PLACES = 200
 _AS_RETURNED = "give the sheets as the raters returned them"
 _OTHER_STUDY = "score each study with the key written with it"
 _CHANGED_KEY = "score with the key as the export wrote it"
@@ -23,6 +25,12 @@ _IDS = "restore the id column from the sheet as it was exported"
 _DATES = "format rating cells as text, then enter the rating again"
 _VALUES = "correct the cells in the rater's sheet"
 _COMPLETE = "have the open rows rated, or score without them with --allow-partial"
+_NUMBERED = re.compile(r"(?P<noun>[a-z]+) (?P<number>[0-9]{1,9})")
+_RESTORE = (
+    "put the missing rows back from the sheet as it was exported and have them rated, or score without them with "
+    "--allow-partial"
+)
+_ENCODING = "save it as 'CSV UTF-8' or as XLSX from the file that the rater filled in, and give that file"
 _FRESH = (
     "take the ratings over into a fresh copy of the sheet: spreadsheets rewrite texts that look like dates, numbers "
     "or formulas, and cut long ones"
@@ -46,18 +54,29 @@ class CheckedSheets:
 
 @dataclass(slots=True)
 class _Sheet:
-    """One sheet while it is checked: its rater, that rater's rows, each once, and what is wrong with a remedy each."""
+    """One sheet while it is checked: its rater, that rater's rows, each once, and what is wrong with a remedy each.
+
+    ``shown`` is what messages call it: its file's name, with the folder where another sheet has the same name.
+    """
 
     name: str
     rater: str | None = None
+    shown: str = ""
+    encoding: str | None = None
     rows: dict[str, FilledRow] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def refuse(self, problem: str, remedy: str, row: FilledRow | None = None) -> None:
         """Note what is wrong with the sheet, or with one of its rows."""
-        place = self.name if row is None else shown(row.place)
+        place = self.shown if row is None else self.place(row)
         whose = f" ({self.rater})" if self.rater else ""
         self.problems.append((f"{place}{whose}: {problem}", remedy))
+
+    def place(self, row: FilledRow) -> str:
+        """A row's place in words that also tell the sheet from others of the same name."""
+        if not row.place.startswith(self.name):
+            return shown(row.place)
+        return f"{self.shown}{shown(row.place.removeprefix(self.name))}"
 
 
 def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial: bool = False) -> CheckedSheets:
@@ -77,7 +96,11 @@ def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial:
     for row in key.rows:
         expected.setdefault(row.rater, []).append(row.id)
     commitment = key.commitment
-    checked = [_own_rows(sheet, known, commitment, key.study) for sheet in sheets]
+    readings = [_best_reading(sheet, known, key.salt) for sheet in sheets]
+    called = _called(readings)
+    checked = [
+        _own_rows(sheet, name, known, commitment, key.study) for sheet, name in zip(readings, called, strict=True)
+    ]
     _one_sheet_each(checked)
     votes: list[Vote] = []
     files: dict[str, str] = {}
@@ -87,7 +110,7 @@ def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial:
         if each.rater is not None:
             left_open = _open_rows(each, expected[each.rater], allow_partial)
             if found:
-                files[each.rater] = each.name
+                files[each.rater] = shown(each.name)
                 open_rows |= {each.rater: left_open} if left_open else {}
         votes += found
     _check_texts(checked, known, key.salt)
@@ -98,9 +121,36 @@ def check_sheets(sheets: Sequence[FilledSheet], key: StudyKey, *, allow_partial:
     return CheckedSheets(tuple(votes), files, open_rows, unverified)
 
 
-def _own_rows(sheet: FilledSheet, known: Mapping[str, KeyRow], commitment: str, study: str) -> _Sheet:
+def _best_reading(sheet: FilledSheet, known: Mapping[str, KeyRow], salt: str) -> FilledSheet:
+    """The sheet in the encoding in which most rows have their digest; the first of equals, in the order of reading."""
+    if not sheet.otherwise:
+        return sheet
+
+    def right(reading: FilledSheet) -> int:
+        return sum(
+            row.texts is not None
+            and row.id in known
+            and row_digest(salt, SheetRow(row.id, *row.texts)) == known[row.id].digest
+            for row in reading.rows
+        )
+
+    best = max((sheet, *sheet.otherwise), key=right)
+    return replace(best, folder=sheet.folder, otherwise=())
+
+
+def _called(sheets: Sequence[FilledSheet]) -> list[str]:
+    """What messages call each sheet: its file's name, after its folder where several have that name."""
+    counts = Counter(sheet.name for sheet in sheets)
+    named = [
+        str(PurePath(sheet.folder, sheet.name)) if counts[sheet.name] > 1 and sheet.folder else sheet.name
+        for sheet in sheets
+    ]
+    return [shown(name) for name in named]
+
+
+def _own_rows(sheet: FilledSheet, called: str, known: Mapping[str, KeyRow], commitment: str, study: str) -> _Sheet:
     """The rows that belong to the study and to the sheet's rater, each once."""
-    found = _Sheet(shown(sheet.name))
+    found = _Sheet(sheet.name, shown=called, encoding=sheet.encoding)
     own = [row for row in sheet.rows if row.commitment == commitment]
     foreign = [row for row in sheet.rows if row.commitment != commitment]
     if not sheet.rows:
@@ -129,7 +179,7 @@ def _sort_out(sheet: _Sheet, rows: Sequence[FilledRow], known: Mapping[str, KeyR
         if owner is None:
             sheet.refuse(f"the study has no row {quoted(row.id)}" if row.id else "the row has no id", _IDS, row)
         elif row.id in sheet.rows:
-            first = shown(sheet.rows[row.id].place)
+            first = sheet.place(sheet.rows[row.id])
             sheet.refuse(f"row {row.id} stands twice in the sheet, first in {first}", _IDS, row)
         elif owner != sheet.rater:
             strangers.setdefault(owner, []).append(row)
@@ -163,7 +213,7 @@ def _one_sheet_each(sheets: Iterable[_Sheet]) -> None:
             continue
         how = "with the same choices" if _choices(sheet) == _choices(other) else "with other choices"
         sheet.problems.clear()
-        sheet.refuse(f"a second sheet of this rater, {how}; the first is {other.name}", _ONE_SHEET)
+        sheet.refuse(f"a second sheet of this rater, {how}; the first is {other.shown}", _ONE_SHEET)
         sheet.rater = None
         sheet.rows = {}
 
@@ -197,7 +247,8 @@ def _open_rows(sheet: _Sheet, expected: Sequence[str], allow_partial: bool) -> i
     empty = [row for row in sheet.rows.values() if not row.overall]
     untouched = len(empty) == len(sheet.rows) and not any(any(row.ratings.values()) for row in empty)
     if not allow_partial and missing:
-        sheet.refuse(f"{len(missing)} of {len(expected)} rows are missing ({_few(missing)})", _COMPLETE)
+        many = "a row is" if len(missing) == 1 else f"{len(missing)} rows are"
+        sheet.refuse(f"{many} missing, of {len(expected)} ({_listed(missing)})", _RESTORE)
     if not allow_partial and empty:
         problem = f"overall is empty in {_count(len(empty), 'row')} ({_places(empty)})"
         sheet.refuse("the sheet is not filled in" if untouched else problem, _COMPLETE)
@@ -206,9 +257,10 @@ def _open_rows(sheet: _Sheet, expected: Sequence[str], allow_partial: bool) -> i
 
 def _check_texts(sheets: Iterable[_Sheet], known: Mapping[str, KeyRow], salt: str) -> None:
     owners = {name: sheet for sheet in sheets for name in sheet.rows}
-    wrong = edited_texts((sheet.rows[name] for name, sheet in owners.items()), known, salt)
-    for name, problem in wrong.items():
-        owners[name].refuse(problem, _FRESH, owners[name].rows[name])
+    encodings = {name: sheet.encoding for name, sheet in owners.items()}
+    wrong = edited_texts((sheet.rows[name] for name, sheet in owners.items()), known, salt, encodings)
+    for name, edited in wrong.items():
+        owners[name].refuse(edited.problem, _ENCODING if edited.lost else _FRESH, owners[name].rows[name])
 
 
 def _raise_all(sheets: Iterable[_Sheet]) -> None:
@@ -231,10 +283,21 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
+def _listed(names: Sequence[str]) -> str:
+    """All of them, for the rater needs every one; cut only where nobody would read on."""
+    return ", ".join(names[:_MOST_PLACES]) + (", …" if len(names) > _MOST_PLACES else "")
 
 
 def _places(rows: Sequence[FilledRow]) -> str:
-    """The first rows' places, without the sheet's name that stands before them."""
-    return _few([shown(row.place).rpartition(", ")[2] for row in rows[: _FEW + 1]])
+    """The rows' places without the sheet's name that stands before them, runs of them in short: 'rows 2–5, 9'."""
+    places = [shown(row.place).rpartition(", ")[2] for row in rows]
+    numbered = [_NUMBERED.fullmatch(place) for place in places]
+    nouns = {found["noun"] for found in numbered if found}
+    if None in numbered or len(nouns) != 1:
+        return _listed(places)
+    numbers = sorted({int(found["number"]) for found in numbered if found})
+    known = set(numbers)
+    starts = [number for number in numbers if number - 1 not in known]
+    ends = [number for number in numbers if number + 1 not in known]
+    runs = [str(low) if low == high else f"{low}–{high}" for low, high in zip(starts, ends, strict=True)]
+    return f"{nouns.pop()}{'s' if len(numbers) > 1 else ''} {_listed(runs)}"

@@ -6,12 +6,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from lorascope.blind.filled_values import quoted
 from lorascope.blind.key import KeyRow, row_digest
 from lorascope.blind.rows import FilledRow, SheetRow
 
 _CELL_LIMIT = 32_767
 _NAMED = ("question", "answer A", "answer B")
 _TOLD_APART = 20
+_ENCODINGS = {"gbk": "GBK", "cp1252": "Windows-1252"}
+"""Encodings of text files that hold some characters alone."""
+_NAMED_SIGNS = 3
+_ANY = "\x00"
+_BEFORE, _AFTER = 12, 20
+
+
+@dataclass(frozen=True, slots=True)
+class EditedText:
+    """What is wrong with a row's texts. ``lost``: the file's encoding could not hold what was shown."""
+
+    problem: str
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -33,11 +47,14 @@ class _Copies:
         return self.questions.get(row.item), None if row.wrong == "A" else a, None if row.wrong == "B" else b
 
 
-def edited_texts(rows: Iterable[FilledRow], known: Mapping[str, KeyRow], salt: str) -> dict[str, str]:
+def edited_texts(
+    rows: Iterable[FilledRow], known: Mapping[str, KeyRow], salt: str, encodings: Mapping[str, str | None]
+) -> dict[str, EditedText]:
     """What is wrong with the texts of each edited row, by row id. Rows without texts are passed over.
 
-    Which of the three texts it is, is said where unchanged copies of it, in any of the rows, give the row back its
-    digest. That takes up to seven digests a row and is done for the first 20 only.
+    ``encodings`` gives the encoding of each row's file by row id, None where there is none. Which of the three texts it
+    is, and where it differs, is said where unchanged copies of it, in any of the rows, give the row back its digest.
+    That takes up to seven digests a row and is done for the first 20 only.
     """
     copies, edited = _Copies(), []
     for row in rows:
@@ -47,16 +64,82 @@ def edited_texts(rows: Iterable[FilledRow], known: Mapping[str, KeyRow], salt: s
             copies.learn(known[row.id], row.texts)
         else:
             edited.append((row, row.texts))
-    found = {row.id: _described(row.id, texts, known[row.id], copies, salt) for row, texts in edited[:_TOLD_APART]}
-    return found | {row.id: "the question or an answer is not the text shown" for row, _ in edited[_TOLD_APART:]}
+    found = {
+        row.id: _described(row.id, texts, known[row.id], copies, salt, encodings.get(row.id))
+        for row, texts in edited[:_TOLD_APART]
+    }
+    rest = EditedText("the question or an answer is not the text shown")
+    return found | {row.id: rest for row, _ in edited[_TOLD_APART:]}
 
 
-def _described(name: str, given: tuple[str, str, str], row: KeyRow, copies: _Copies, salt: str) -> str:
+def _described(
+    name: str, given: tuple[str, str, str], row: KeyRow, copies: _Copies, salt: str, encoding: str | None
+) -> EditedText:
     right = copies.of(row)
     places = _changed(name, given, right, row.digest, salt)
-    named = " and ".join(_NAMED[place] for place in places) or "the question or an answer"
+    if not places:
+        text = "the question or an answer is not the text shown"
+        if encoding in _ENCODINGS and any("?" in each for each in given):
+            told = (
+                f": it was saved as {_ENCODINGS[encoding]}, where '?' may stand for a character that this cannot hold"
+            )
+            return EditedText(f"{text}{told}", lost=True)
+        return EditedText(f"{text}{_cause([(each, '') for each in given])}")
+    pairs = [(_plain(given[place]), _plain(right[place] or "")) for place in places]
+    named = " and ".join(_NAMED[place] for place in places)
     are = "are not the texts" if len(places) > 1 else "is not the text"
-    return f"{named} {are} shown{_cause([(given[place], right[place] or '') for place in places or range(3)])}"
+    lost = [_lost(*pair, encoding) for pair in pairs]
+    if encoding is not None and all(lost):
+        signs = dict.fromkeys("".join(lost))
+        told = f"saved as {_ENCODINGS[encoding]}, which cannot hold {_signs(list(signs))}"
+        return EditedText(f"{named} {are} shown: {told}", lost=True)
+    cause = _cause(pairs)
+    where = " and ".join(f"{_NAMED[place]} {_difference(*pair)}" for place, pair in zip(places, pairs, strict=True))
+    return EditedText(f"{named} {are} shown{cause}; {where}")
+
+
+def _plain(text: str) -> str:
+    """The text as its digest sees it."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
+
+
+def _lost(given: str, right: str, encoding: str | None) -> str:
+    """The shown characters that the encoding cannot hold, where nothing else differs; '' otherwise.
+
+    Programs write one sign in place of each, or two for a character beyond U+FFFF.
+    """
+    if encoding not in _ENCODINGS:
+        return ""
+    for wide in (1, 2):
+        text = "".join(sign if _holds(encoding, sign) else _ANY * (wide if ord(sign) > 0xFFFF else 1) for sign in right)
+        if len(text) == len(given) and all(b in (a, _ANY) for a, b in zip(given, text, strict=True)):
+            return "".join(sign for sign in right if not _holds(encoding, sign))
+    return ""
+
+
+def _holds(encoding: str, sign: str) -> bool:
+    try:
+        sign.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _signs(signs: list[str]) -> str:
+    named = [f"U+{ord(sign):04X}" + (f" ({sign})" if sign.isprintable() else "") for sign in signs[:_NAMED_SIGNS]]
+    more = len(signs) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _difference(given: str, right: str) -> str:
+    """Where the given text first differs from the shown one, and what stands there in each."""
+    signs = enumerate(zip(given, right, strict=False))
+    place = next((place for place, (now, then) in signs if now != then), min(len(given), len(right)))
+    if place == len(given):
+        return f"ends after character {place:,} of {len(right):,}"
+    start = max(0, place - _BEFORE)
+    now, then = (quoted(text[start : place + _AFTER]) for text in (given, right))
+    return f"differs from character {place + 1:,} on: {now}, shown was {then}"
 
 
 def _changed(

@@ -65,11 +65,18 @@ class FilledRow:
 
 @dataclass(frozen=True, slots=True)
 class FilledSheet:
-    """A sheet as given back; ``name`` is its file's. ``study``: the study's name, None where the format has none."""
+    """A sheet as given back; ``name`` is its file's. ``study``: the study's name, None where the format has none.
+
+    ``folder`` is the file's, as it was given. ``encoding`` is the one that a text file was read in, and ``otherwise``
+    the same file in the other encodings that its bytes allow: the digests of the texts tell which is right.
+    """
 
     name: str
     rows: tuple[FilledRow, ...]
     study: str | None = None
+    folder: str = ""
+    encoding: str | None = None
+    otherwise: tuple[FilledSheet, ...] = ()
 
 
 def clean(text: str) -> str:

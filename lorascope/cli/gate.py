@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 from pathlib import Path
@@ -25,7 +26,15 @@ class _JudgingGroup(click.RichGroup):
         place = self._first_argument(args)
         if place is not None and args[place] in self.commands:
             return super().parse_args(ctx, [args[place], *args[:place], *args[place + 1 :]])
+        if place is not None:
+            self._refuse_misspelt(ctx, args[place])
         return super().parse_args(ctx, ["check", *args])
+
+    def _refuse_misspelt(self, ctx: click.Context, word: str) -> None:
+        """UsageError for what is no file and nearly the name of a command."""
+        near = difflib.get_close_matches(word, self.commands, n=1, cutoff=0.7)
+        if near and not Path(word).exists():
+            raise click.UsageError(f"there is no command and no file {word!r}; did you mean {near[0]}?", ctx=ctx)
 
     def _first_argument(self, args: list[str]) -> int | None:
         """Where the first word stands that is neither an option nor an option's value; None behind ``--``."""
@@ -139,7 +148,21 @@ def bless(
 @click.option("--baseline", type=_FILE, help="What the result would be compared with.")
 @_debug
 def explain(gates: tuple[Path, ...], result: Path | None, baseline: Path | None, debug: bool) -> int:
-    """Say in words what each rule of GATES (default: gates.toml) means, and what drop it can see."""
+    """Say in words what each rule of GATES (default: gates.toml) means, and what drop it can see.
+
+    The keys of a [[gate]]:
+
+    \b
+    metric      [SUBJECT:]AREA_OR_TASK.METRIC[@SLICE]; * stands for any text
+    max_drop    how much worse than what it is compared with, in the metric's scale
+    min_gain    how much better it has to be
+    min, max    limits on the checkpoint's own value
+    min_n       items below which nothing passes
+    rule        significant (default), strict, or point
+    severity    fail (default) or warn
+    correction  none (default), holm, or benjamini-hochberg, of the gate's FAILs
+    confidence  of the one-sided bounds, in place of the policy's 0.95
+    """
     from lorascope.workflows.gate import explain_policy
 
     for path in gates or (Path("gates.toml"),):
@@ -150,11 +173,20 @@ def explain(gates: tuple[Path, ...], result: Path | None, baseline: Path | None,
 @gate.command()
 @click.argument("result", type=_FILE)
 @click.option("--gates", type=_FILE, help="The policy. Default: every task metric, its margin as max_drop.")
+@click.option("--baseline", type=_FILE, help="What to pair the items with. Default: the policy's baseline, if any.")
 @click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Simulated runs.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the resampling.")
 @click.option("--json", "json_path", type=_FILE, help="Write the rates as JSON.")
 @_debug
-def calibrate(result: Path, gates: Path | None, resamples: int, seed: int, json_path: Path | None, debug: bool) -> int:
+def calibrate(
+    result: Path,
+    gates: Path | None,
+    baseline: Path | None,
+    resamples: int,
+    seed: int,
+    json_path: Path | None,
+    debug: bool,
+) -> int:
     """How often the policy would raise a false alarm, and what drop it would find, on RESULT.json's own items.
 
     The items are resampled under no change and under drops that are planted in them; no model is run.
@@ -162,6 +194,12 @@ def calibrate(result: Path, gates: Path | None, resamples: int, seed: int, json_
     from lorascope.workflows.gate import calibrate_policy
 
     calibrate_policy(
-        result, Console(emoji=False), gates_path=gates, resamples=resamples, seed=seed, json_path=json_path
+        result,
+        Console(emoji=False),
+        gates_path=gates,
+        baseline_path=baseline,
+        resamples=resamples,
+        seed=seed,
+        json_path=json_path,
     )
     return 0

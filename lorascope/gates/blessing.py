@@ -88,7 +88,7 @@ def _chosen(comparison: Comparison, subjects: Sequence[str] | None) -> list[str]
 def _check(comparison: Comparison, samples: pyarrow.Table | None, chosen: Sequence[str], allow_failing: bool) -> None:
     if comparison.gates is not None and not comparison.gates.passed and not allow_failing:
         raise EvaluationError(
-            f"the result did not pass {comparison.gates.policy}",
+            f"the result did not pass {comparison.gates.policy}, its own gates (those of lorascope compare --gates)",
             remedy="mend what failed, or bless it knowingly with --allow-failing",
         )
     if samples is None and any(each.task is not None for each in comparison.measurements):

@@ -11,13 +11,13 @@ import numpy as np
 from scipy import special
 
 from lorascope.errors import UsageError
+from lorascope.gates.calibration_items import ItemPairs
 from lorascope.gates.evaluation import Case, cases_of
 from lorascope.gates.families import adjusted_columns
 from lorascope.gates.judging import Absent, BoolArray, FloatArray, Outcomes, Targets, decide, larger_p, p_of_fail
-from lorascope.gates.labelled import LABEL_SUMS
+from lorascope.gates.pairing import Baseline
 from lorascope.gates.planting import Answers, Changes, Readings, Sums, Tables, changes_of, draw
-from lorascope.gates.samples import item_table
-from lorascope.gates.scores import ItemTable, ScoredItems, scored_items
+from lorascope.gates.scores import ScoredItems
 from lorascope.measures.intervals import wilson
 from lorascope.measures.resampling import Units
 from lorascope.schema.comparison import Comparison, Measurement
@@ -73,6 +73,7 @@ def calibrate(
     samples: pyarrow.Table | None,
     policy: GatePolicy | None = None,
     *,
+    baseline: Baseline | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     name: str = "gates.toml",
@@ -87,16 +88,18 @@ def calibrate(
     or, on scales without ends, as many fiftieths of the limit; one that is more than there is to lose is left out, and
     ``method`` says so. Where a noise floor was measured, base against base is judged
     with that share of answers flipping. Without a policy every task metric gets ``max_drop`` = its margin.
+    With ``baseline`` the items are paired with those of its adapted checkpoint, as a gate pairs them, and with those of
+    the run's own reference else, whatever baseline the policy names.
 
     Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`, UsageError for fewer than one resample.
     """
     if resamples < 1:
         raise UsageError(f"{resamples} resamples tell nothing", remedy="ask for some thousand")
     policy = policy or default_policy(comparison)
-    tables = _Tables(comparison, samples)
+    tables = ItemPairs(comparison, samples, baseline)
     rows: list[CalibrationRow] = []
     alarms: list[FloatArray] = []
-    families = [[_plan(case, tables) for case in cases_of(gate, policy, comparison, None)] for gate in policy.gate]
+    families = [[_plan(case, tables) for case in cases_of(gate, policy, comparison, baseline)] for gate in policy.gate]
     draws = _draw_all([plan for family in families for plan in family if isinstance(plan, _Plan)], resamples, seed)
     for gate, family in zip(policy.gate, families, strict=True):
         drawn = [draws[id(plan)] for plan in family if isinstance(plan, _Plan)]
@@ -113,7 +116,7 @@ def calibrate(
     any_alarm = _rate(int(np.any(alarms, axis=0).sum()), resamples) if alarms else None
     return CalibrationReport(
         policy=name, confidence=policy.confidence, resamples=resamples, seed=seed, any_false_alarm=any_alarm,
-        rows=rows, notes=[_NOTE_PLAN, _NOTE_ADDED, _NOTE_ITEMS],
+        rows=rows, baseline=None if baseline is None else baseline.name, notes=[_NOTE_PLAN, _NOTE_ADDED, _NOTE_ITEMS],
     )  # fmt: skip
 
 
@@ -131,55 +134,7 @@ def default_policy(comparison: Comparison) -> GatePolicy:
     return GatePolicy.model_construct(version=1, gate=gates)
 
 
-class _Tables:
-    """Item tables of the result, each read once."""
-
-    def __init__(self, comparison: Comparison, samples: pyarrow.Table | None) -> None:
-        self.comparison, self.samples = comparison, samples
-        self._known: dict[tuple[str, str, Literal["base", "adapted"]], ItemTable | None] = {}
-
-    def _table(self, subject: str, task: str, side: Literal["base", "adapted"]) -> ItemTable | None:
-        key = (subject, task, side)
-        if self.samples is not None and key not in self._known:
-            self._known[key] = item_table(self.samples, self.comparison, subject, task, side)
-        return self._known.get(key)
-
-    def pair(self, found: Measurement) -> tuple[ScoredItems, ScoredItems] | str:
-        """Reference and adapted side over the same items, or why there are none."""
-        if self.samples is None:
-            return "the result has no samples.parquet beside it"
-        if found.task is None or found.base is None or found.adapted is None:
-            return "it has no scores of both sides by item"
-        of_base = found.reference == self.comparison.base.name
-        after = self._table(found.subject, found.task, "adapted")
-        before = self._table(
-            found.subject if of_base else found.reference, found.task, "base" if of_base else "adapted"
-        )
-        if after is None or before is None:
-            return "the samples hold no items of it"
-        names = _label_names(before, after) if found.metric in LABEL_SUMS else None
-        return _aligned(
-            scored_items(before, found, found.base, names=names), scored_items(after, found, found.adapted, names=names)
-        )
-
-
-def _label_names(before: ItemTable, after: ItemTable) -> tuple[str, ...] | None:
-    """All labels of either side, so that both have the same columns."""
-    sets = before.labels(), after.labels()
-    known = [set(each.names) for each in sets if not isinstance(each, str)]
-    return tuple(sorted(set().union(*known))) if len(known) == len(sets) else None
-
-
-def _aligned(before: ScoredItems | Absent, after: ScoredItems | Absent) -> tuple[ScoredItems, ScoredItems] | str:
-    if isinstance(before, Absent) or isinstance(after, Absent):
-        return next(each.reason for each in (before, after) if isinstance(each, Absent))
-    if set(before.keys) != set(after.keys):
-        return "the two sides are not scored on the same items"
-    places = {key: place for place, key in enumerate(before.keys)}
-    return before.at([places[key] for key in after.keys]), after
-
-
-def _plan(case: Case, tables: _Tables) -> _Plan | CalibrationRow:
+def _plan(case: Case, tables: ItemPairs) -> _Plan | CalibrationRow:
     """What to resample for a case, or a row that says why there is nothing."""
     limit, found = case.limit, case.found
     blank = CalibrationRow(address=case.address, rule=limit.rule, severity=limit.gate.severity)
@@ -201,14 +156,9 @@ def _plan(case: Case, tables: _Tables) -> _Plan | CalibrationRow:
         return blank.model_copy(update={"reason": "one item has no spread"})
     if np.array_equal(before.scored.statistics, after.scored.statistics):
         return blank.model_copy(update={"reason": "no item's score differs between the two sides"})
-    groups = after.groups if _grouped(found, tables.comparison) else None
-    return _planned(case, found, before, after, groups, _noise(found, tables.comparison))
-
-
-def _grouped(found: Measurement, comparison: Comparison) -> bool:
-    """Whether the result took the groups of the task's items as units, as the method of its intervals tells."""
-    own = [each.adapted for each in comparison.measurements if each.task == found.task and each.adapted is not None]
-    return any(each.method.endswith(" groups") for each in own)
+    groups = after.groups if tables.grouped(found, after) else None
+    noise = _noise(found, tables.comparison) if tables.baseline is None else None
+    return _planned(case, found, before, after, groups, noise)
 
 
 def _planned(
@@ -224,7 +174,7 @@ def _planned(
     sides = before.scored.statistics, after.scored.statistics
     all_tried = all(side.shape[1] == 2 and (side[:, 1] == 1).all() for side in sides)
     drops = _drops(case)
-    by_score = found.delta is None or found.delta.test in (None, *_SCORE_TESTS)
+    by_score = case.limit.baseline is not None or found.delta is None or found.delta.test in (None, *_SCORE_TESTS)
     if by_score and before.scored.measure.proportion and all_tried and units.of_item is None:
         right = Answers(sides[0][:, 0] > 0, sides[1][:, 0] > 0)
         method = "Newcombe's bounds; right answers turned wrong at random" + _left_out(drops, right.share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,13 +12,14 @@ from lorascope.gates.families import adjusted
 from lorascope.gates.judging import Absent, Judgement, Reading, fail_p_value, judge
 from lorascope.gates.nearest import hint
 from lorascope.gates.pairing import Baseline, baseline_warnings, counterpart, exact_reading, paired_reading
-from lorascope.gates.plausibility import constant_scores, doubts
+from lorascope.gates.plausibility import check_limit, check_limits, constant_scores, doubts, nothing_to_lose
 from lorascope.gates.readings import EXACT_AREAS, nothing_changed, own_delta, own_estimate
 from lorascope.gates.scores import RATES
 from lorascope.gates.selection import address_of, fits, measurements_at, subjects_of
 from lorascope.schema.comparison import Comparison, Measurement
 from lorascope.schema.gates import GateReport, GateRow, Outcome
 from lorascope.schema.policy import Gate, GatePolicy, LimitName
+from lorascope.schema.values import Estimate
 
 _CORRECTIONS = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 
@@ -94,10 +96,11 @@ def evaluate(
     baseline has at a gate's address and the result lacks is MISSING; so is, as a warning alone, what a pattern names
     and both sides leave undefined. The result's two-sided 95 % intervals become one-sided bounds by normal scaling. A
     subject none of whose sampled measurements differs from its reference at all (an adapter that is not applied, a
-    scorer that says the same of everything) fails, and so does a measurement whose scores are all the same.
+    scorer that says the same of everything) fails, and so does a measurement whose scores are all the same, unless
+    they are the worst of the scale: there nothing is left to lose, and the row is INCONCLUSIVE.
 
-    Errors: ConfigError for a drop of a metric without a better direction, InvalidComparison for a baseline of another
-    suite altogether.
+    Errors: ConfigError for a drop of a metric without a better direction and for a limit that no value of the metric's
+    scale can break, InvalidComparison for a baseline of another suite altogether.
     """
     try:
         rows = [row for gate in policy.gate for row in _judged(cases_of(gate, policy, comparison, baseline))]
@@ -138,12 +141,16 @@ def cases_of(gate: Gate, policy: GatePolicy, comparison: Comparison, baseline: B
 def _cases(limit: Limit) -> Iterator[Case]:
     address, comparison = limit.gate.address, limit.comparison
     subjects = subjects_of(address, comparison)
+    if not any(measurements_at(address, each, comparison) for each in subjects):
+        check_limits(limit.gate)
     if not subjects:
         reason = f"the result has no such checkpoint; {hint(limit.gate, comparison)}"
         yield Case(limit, limit.gate.metric, Absent("MISSING", reason))
     for subject in subjects:
         found = measurements_at(address, subject, comparison)
         applicable = [each for each in found if _applies(limit, each)]
+        for each in applicable:
+            check_limit(limit.gate, limit.name, limit.value, each)
         unmoved = nothing_changed(subject, comparison)
         cases = [
             Case(limit, address_of(each), _checked(limit, _read(limit, each), each), each, unmoved)
@@ -244,7 +251,7 @@ def _read(limit: Limit, found: Measurement) -> Reading | Absent:
 
 
 def _checked(limit: Limit, reading: Reading | Absent, found: Measurement) -> Reading | Absent:
-    """The reading, marked where it must not pass because no score of either side varies.
+    """The reading, marked where it must not pass because no score of either side varies or none can become worse.
 
     Whoever asks for the value alone (``min`` or ``max`` with the rule 'point') gets it, with the doubt beside it.
     """
@@ -253,7 +260,9 @@ def _checked(limit: Limit, reading: Reading | Absent, found: Measurement) -> Rea
     constant = constant_scores(found)
     if limit.on_own_value and limit.gate.rule == "point":
         return replace(reading, warning=reading.warning or constant)
-    return replace(reading, suspicious_because=reading.suspicious_because or constant)
+    return replace(
+        reading, suspicious_because=reading.suspicious_because or constant, hollow_because=nothing_to_lose(found)
+    )  # fmt: skip
 
 
 def _judged(cases: Sequence[Case]) -> Iterator[GateRow]:
@@ -283,8 +292,8 @@ def _judgement(case: Case, reading: Reading, p_adjusted: float | None) -> Judgem
 def _row(case: Case, reading: Reading, found: Measurement, p_adjusted: float | None, tests: int) -> GateRow:
     limit = case.limit
     judgement = _judgement(case, reading, p_adjusted)
-    evidence = _evidence(limit, reading)
-    if p_adjusted is not None:
+    evidence = _evidence(limit, reading, found)
+    if p_adjusted is not None and judgement.outcome != "PASS":
         named = _CORRECTIONS[limit.gate.correction]
         evidence += f", p = {case.p_value:.3g} ({p_adjusted:.3g} by {named} over {tests:,} tests)"
     return GateRow(
@@ -321,12 +330,36 @@ def _severity(limit: Limit, outcome: Outcome) -> Literal["fail", "warn"]:
     return "warn" if leave.get(outcome) == "warn" else limit.gate.severity
 
 
-def _evidence(limit: Limit, reading: Reading) -> str:
-    text = f"{reading.value:.4g}" if limit.on_own_value else f"improvement {reading.value:+.4g}"
-    if reading.exact or reading.low is None or reading.high is None:
-        return f"{text} ({reading.source}; no interval), n = {reading.n:,}"
-    bounds = f"one-sided {100 * limit.confidence:.4g} %: {reading.low:+.4g} to {reading.high:+.4g}"
-    return f"{text} ({bounds}; {reading.source}), n = {reading.n:,}"
+def _evidence(limit: Limit, reading: Reading, found: Measurement) -> str:
+    """The value with its bounds; a worsening is told as a drop, its bounds in the sign of drops."""
+    drop = not limit.on_own_value and reading.value < 0
+    shown = reading.negated() if drop else reading
+    text = f"drop {shown.value:.4g}" if drop else f"improvement {shown.value:+.4g}"
+    text = f"{shown.value:.4g}" if limit.on_own_value else text + _old_and_new(limit, reading, found)
+    if shown.exact or shown.low is None or shown.high is None:
+        return f"{text} ({shown.source}; no interval), n = {shown.n:,}"
+    bounds = f"one-sided {100 * limit.confidence:.4g} %: {shown.low:+.4g} to {shown.high:+.4g}"
+    return f"{text} ({bounds}; {shown.source}), n = {shown.n:,}"
+
+
+def _old_and_new(limit: Limit, reading: Reading, found: Measurement) -> str:
+    """``, 0.944 → 0.361``; empty where the difference is not that of the two estimates, as over fewer common items."""
+    before = found.base if limit.baseline is None else _estimate_before(limit.baseline, limit.comparison, found)
+    if before is None or found.adapted is None:
+        return ""
+    old, new = before.value, found.adapted.value
+    if not math.isclose(abs(new - old), abs(reading.value), rel_tol=1e-6, abs_tol=1e-9):
+        return ""
+    return f", {old:.3g} → {new:.3g}"
+
+
+def _estimate_before(baseline: Baseline, comparison: Comparison, found: Measurement) -> Estimate | None:
+    subject = counterpart(found.subject, baseline.comparison)
+    if isinstance(subject, Absent):
+        return None
+    of_base = found.area in EXACT_AREAS or found.reference == comparison.base.name
+    before = baseline.measurement(found, subject.name, of_base=of_base)
+    return None if before is None else before.adapted
 
 
 def _why_missing(limit: Limit, subject: str, named: bool) -> str:

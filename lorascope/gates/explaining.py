@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lorascope.errors import ConfigError
 from lorascope.gates.evaluation import Case, cases_of
 from lorascope.gates.judging import Absent, Reading, Targets, quantile
+from lorascope.gates.nearest import doubts
 from lorascope.gates.pairing import Baseline
 from lorascope.gates.power import Chances, Rules, normal_chances, right_wrong_chances
 from lorascope.gates.readings import EXACT_AREAS
@@ -21,6 +22,8 @@ _DISCORDANT = (0.05, 0.10, 0.20)
 _POINTS = 0.05
 _POWER = 0.80
 _WIDTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 1.0}
+_LENGTHS = {"0-1": 1.0, "0-100": 100.0, "-1-1": 2.0}
+_RIGHT_WRONG = frozenset({"accuracy", "exact_match", "subset_accuracy"})
 _NOT_AT_HAND = "The baseline is not at hand: what follows is read off the difference to the run's own reference."
 _FIXED = (
     "The spread is held fixed whatever the drop, as if it took the place of changes that are there; "
@@ -47,13 +50,17 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One limit of one gate in words; ``seen`` is empty for limits that have no drop to see."""
+    """One limit of one gate in words; ``seen`` is empty for limits that have no drop to see.
+
+    ``doubts`` are what the address can hardly mean; those that a result answers better are told without one alone.
+    """
 
     metric: str
     rule: str
     line: int | None
     sentences: list[str]
     seen: list[Seen]
+    doubts: tuple[str, ...] = ()
 
 
 def explain(
@@ -91,6 +98,7 @@ def _of_gate(
         seen: list[Seen] = []
         if comparison is None:
             seen = _assumed(gate, rules)
+            sentences += [_assumption(gate)] if seen else []
         else:
             if baseline is None and source is not None and name in ("max_drop", "min_gain"):
                 sentences.append(_NOT_AT_HAND)
@@ -98,7 +106,8 @@ def _of_gate(
             seen = [each for case in own for each in _measured(case, rules)]
         rule = f"{name} = {value:g} ({gate.rule}{'' if gate.correction == 'none' else f', {gate.correction}'})"
         seen = [_at_least(each, gate.min_n) for each in seen]
-        yield Explanation(gate.metric, rule, gate.line, [*sentences, *_closing(rules, seen)], seen)
+        doubtful = tuple(doubts(gate.address)) if comparison is None else ()
+        yield Explanation(gate.metric, rule, gate.line, [*sentences, *_closing(rules, seen)], seen, doubtful)
 
 
 def _at_least(seen: Seen, min_n: int | None) -> Seen:
@@ -209,23 +218,28 @@ def _measured(case: Case, rules: Rules) -> Iterator[Seen]:
         return
     n = case.reading.n
     needed = rules.needed(error * math.sqrt(n))
-    width = _WIDTHS.get(case.found.scale) if case.found is not None else None
-    for drop in _drops(rules.limit, None if width is None else _POINTS * width):
+    scale = case.found.scale if case.found is not None else ""
+    width = _WIDTHS.get(scale)
+    for drop in _drops(rules.limit, None if width is None else _POINTS * width, _LENGTHS.get(scale, math.inf)):
         yield Seen(case.address, n, drop, normal_chances(-drop, error, rules), needed=needed)
 
 
-def _drops(limit: float, points: float | None) -> list[float]:
-    """No change, half the limit, the limit, twice the limit, and five points of the scale."""
+def _drops(limit: float, points: float | None, length: float) -> list[float]:
+    """No change, half the limit, the limit, twice the limit, and five points; none longer than the scale."""
     drops = {round(each, 12) for each in (0.0, limit / 2, limit, 2 * limit, points or 0.0)}
-    return sorted(drops)
+    return sorted(drop for drop in drops if drop <= length)
 
 
 def _assumed(gate: Gate, rules: Rules) -> list[Seen]:
-    """Chances for right and wrong answers, of no change and of five points, at several numbers of items."""
+    """Chances for right and wrong answers at several numbers of items: of no change, the limit, twice it, five points.
+
+    A drop takes at least as many items that differ, so that a larger one has no chances for a smaller share.
+    """
     scale = _scale(gate)
     if rules.name != "max_drop" or scale is None or gate.address.place in EXACT_AREAS:
         return []
     shares = Rules(rules.name, rules.limit / scale, rules.rule, rules.confidence, rules.tests)
+    drops = sorted({round(each, 12) for each in (0.0, shares.limit, 2 * shares.limit, _POINTS)})
     return [
         Seen(
             f"{100 * discordant:.0f} % differ",
@@ -237,8 +251,18 @@ def _assumed(gate: Gate, rules: Rules) -> list[Seen]:
         )
         for discordant in _DISCORDANT
         for n in _ITEMS
-        for drop in (0.0, _POINTS)
+        for drop in drops
+        if drop <= discordant
     ]
+
+
+def _assumption(gate: Gate) -> str:
+    """On what a table without a result rests."""
+    shares = ", ".join(f"{100 * share:.0f}" for share in _DISCORDANT)
+    told = f"The table assumes right and wrong answers, of which {shares} % differ between the two sides"
+    if gate.address.metric in _RIGHT_WRONG:
+        return f"{told}; --result takes the share from a result."
+    return f"{told}. For other metrics it is an orientation; --result computes them with their own spread."
 
 
 def _scale(gate: Gate) -> float | None:

@@ -19,6 +19,8 @@ BoolArray = npt.NDArray[np.bool_]
 _ROUNDING = 1e-9
 _POWER = 0.80
 _FEWEST = 2
+# Nobody scores more to settle one row: such numbers come of a value that all but lies on its limit.
+_MOST_ITEMS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,9 @@ class Reading:
 
     ``exact`` marks what is counted and not sampled (weights, costs): there the bounds are the value. Bounds are None
     where no interval is defined. ``unchanged_because`` gives the reason when equal answers are to be expected,
-    ``suspicious_because`` the reason why the reading fails whatever its value. ``p_value`` is the two-sided
-    p-value of "no difference" by a test of its own, where there is one; ``warning`` goes to the row as it is.
+    ``suspicious_because`` the reason why the reading fails whatever its value, ``hollow_because`` the one why it may
+    fail and never passes. ``p_value`` is the two-sided p-value of "no difference" by a test of its own, where there is
+    one; ``warning`` goes to the row as it is.
     """
 
     value: float
@@ -39,6 +42,7 @@ class Reading:
     exact: bool = False
     unchanged_because: str | None = None
     suspicious_because: str | None = None
+    hollow_because: str | None = None
     p_value: float | None = None
     warning: str | None = None
 
@@ -182,7 +186,8 @@ def judge(
     and its estimate exceeds ``max_drop``; the other limits, and all under 'strict', fail when the high bound misses
     the limit. 'point' and exact readings look at the value alone. Otherwise INCONCLUSIVE with the number of items
     that would decide with 80 % power, were the value true. A sampled value without any variance does not pass; one
-    without an interval fails a 'min' or 'max' that it misses; a suspicious one fails.
+    without an interval fails a 'min' or 'max' that it misses; a suspicious one fails, and a hollow one is
+    INCONCLUSIVE where it does not.
 
     ``p_adjusted`` is the p-value of the FAIL test after a correction for many tests: above 1 − confidence a FAIL
     becomes INCONCLUSIVE. A PASS needs no correction: a policy passes only when every one of its rows does, and each
@@ -196,6 +201,8 @@ def judge(
         return Judgement("PASS" if meets else "FAIL")
     if reading.suspicious_because:
         return Judgement("FAIL", reading.suspicious_because)
+    if reading.hollow_because and meets:
+        return Judgement("INCONCLUSIVE", reading.hollow_because)
     if rule != "point" and (reading.low is None or reading.high is None):
         return _without_interval(reading, name, meets)
     stands = p_adjusted is None or p_adjusted <= 1 - confidence
@@ -206,9 +213,15 @@ def judge(
         return Judgement("INCONCLUSIVE", "the drop does not stand among so many tests (adjusted p-value)")
     if reading.constant and meets:
         return Judgement("INCONCLUSIVE", f"all {reading.n:,} items agree without any variance, which proves nothing")
-    needed = needed_items(reading, targets.floor if meets else targets.fails_below, confidence)
-    note = "no number of items would decide" if needed is None else f"about {needed:,} items would decide"
-    return Judgement("INCONCLUSIVE", note, needed)
+    return _undecided(needed_items(reading, targets.floor if meets else targets.fails_below, confidence))
+
+
+def _undecided(needed: int | None) -> Judgement:
+    if needed is None:
+        return Judgement("INCONCLUSIVE", "no number of items would decide")
+    if needed > _MOST_ITEMS:
+        return Judgement("INCONCLUSIVE", "no realistic number of items would decide")
+    return Judgement("INCONCLUSIVE", f"about {needed:,} items would decide", needed)
 
 
 def _decided(reading: Reading, targets: Targets, rule: Rule, *, refuted: bool) -> Literal["PASS", "FAIL"] | None:

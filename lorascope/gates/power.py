@@ -54,10 +54,11 @@ class Rules:
     def needed(self, spread: float) -> int | None:
         """Items for 80 % chance of PASS when nothing changed, ``spread`` being one item's standard deviation.
 
-        None where an unchanged model does not meet the limit or is on it, and for rule 'point', which knows no n.
+        None where an unchanged model does not meet the limit or is on it. Rule 'point' asks for no bound: chance alone
+        has to stay within the limit.
         """
         floor = Targets.of(self.name, self.limit, self.rule).floor
-        return None if floor >= 0 or self.rule == "point" else items_for(spread, -floor, self.confidence)
+        return None if floor >= 0 else items_for(spread, -floor, 0.5 if self.rule == "point" else self.confidence)
 
 
 def normal_chances(improvement: float, error: float, rules: Rules) -> Chances:

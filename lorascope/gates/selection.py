@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from lorascope.schema.comparison import Comparison, Measurement, Slice
 from lorascope.schema.policy import Address
 
+_NO_SCORES = frozenset({"cost", "gap", "leak", "noise"})
+
 
 def subjects_of(address: Address, comparison: Comparison) -> list[str]:
     """Names of the adapted checkpoints that the address means, or the base where it is named outright."""
@@ -25,13 +27,26 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def measurements_at(address: Address, subject: str, comparison: Comparison) -> list[Measurement]:
-    """Measurements at the address, each once: against the base, or the only other reference that has a difference."""
+    """Measurements at the address, each once: against the base, or the only other reference that has a difference.
+
+    ``manual.*`` means the scores of a task: a metric with ``*`` that is reached by a task's name, or by a place of
+    stars alone, leaves out what stands beside them in scales of their own and is no score: time and memory, gaps
+    between training and validation, leaks and noise. ``cost.*``, ``gap.*``, or an outright name, reach them.
+    """
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for each in comparison.measurements:
-        placed = fits(address.place, each.area) or (each.task is not None and fits(address.place, each.task))
-        if each.subject == subject and placed and fits(address.metric, each.metric) and _sliced(address, each.slice):
+        named = _placed(address, each) and fits(address.metric, each.metric)
+        if each.subject == subject and named and _sliced(address, each.slice):
             groups.setdefault((each.area, address_of(each)), []).append(each)
     return [_one_reference(group, comparison.base.name) for group in groups.values()]
+
+
+def _placed(address: Address, found: Measurement) -> bool:
+    by_area = fits(address.place, found.area)
+    by_task = found.task is not None and fits(address.place, found.task)
+    if "*" in address.metric and found.area in _NO_SCORES:
+        return by_area and bool(address.place.strip("*"))
+    return by_area or by_task
 
 
 def address_of(found: Measurement) -> str:

@@ -10,6 +10,10 @@ from lorascope.schema.comparison import Comparison, Measurement, Provenance, Tas
 
 _MOST_NAMED = 6
 _WITHOUT_ANSWERS = frozenset({"weights", "curves", "leak"})
+_MEASURE_AGAIN = (
+    "measure the baseline's checkpoint again with this release, then replace the baseline with "
+    "lorascope gate bless --overwrite"
+)
 _AUTO = "auto (base stored as "
 _STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -33,11 +37,22 @@ def what_differs(found: Measurement, before: Measurement, comparison: Comparison
     if found.task is not None and (differing := _task_differs(found.task, comparison, baseline)) is not None:
         return differing
     if found.signature != before.signature:
-        scored = f"scored differently: {before.signature!r} in the baseline, {found.signature!r} here"
-        return f"{scored}; measure the baseline again with the same scorer"
+        return f"scored differently: {_parts_that_differ(before.signature, found.signature)}; {_MEASURE_AGAIN}"
     if found.metric in RATES and comparison.base.content_hash != baseline.base.content_hash:
         return "it counts changes from the base, and the baseline had another base; bless a result of this base"
     return None if found.area in _WITHOUT_ANSWERS else _engine_differs(comparison.provenance, baseline.provenance)
+
+
+def _parts_that_differ(before: str, after: str) -> str:
+    """What of two signatures is not in both; parts stand between ``|``."""
+    old, new = before.split("|"), after.split("|")
+    if len(old) == len(new):
+        pairs = [(one, other) for one, other in zip(old, new, strict=True) if one != other]
+        old, new = [one for one, _ in pairs], [other for _, other in pairs]
+    elif set(old) != set(new):
+        old, new = [each for each in old if each not in new], [each for each in new if each not in old]
+    there, here = (" | ".join(repr(each) for each in parts) or "nothing" for parts in (old, new))
+    return f"{there} in the baseline, {here} here"
 
 
 def _task_differs(name: str, comparison: Comparison, baseline: Comparison) -> str | None:

@@ -133,12 +133,12 @@ _COST: list[_Row] = [
     ("inference_memory_bytes", "bytes", "0-inf", "lower", "Memory that answering takes."),
 ]
 _HUMAN: list[_Row] = [
-    ("win_rate", "fraction", "0-1", "higher", "Share of an item's blind votes, ties counted half, averaged over items."),
+    ("win_rate", "fraction", "0-1", "higher", "Share of an item's blind votes, ties half, averaged over items."),
     ("accuracy_rating", "points", "unbounded", "higher", "Mean human rating of accuracy."),
     ("completeness_rating", "points", "unbounded", "higher", "Mean human rating of completeness."),
     ("logic_rating", "points", "unbounded", "higher", "Mean human rating of logic."),
     ("fluency_rating", "points", "unbounded", "higher", "Mean human rating of fluency."),
-    ("alpha", "agreement", "unbounded", "none", "Krippendorff's alpha between raters on the overall preference, nominal; 1 is full agreement."),
+    ("alpha", "agreement", "unbounded", "none", "Krippendorff's alpha of the raters' preferences, nominal; 1 is best."),
 ]
 _OTHER: list[tuple[Kind, _Row]] = [
     ("leak", ("leaked_fraction", "fraction", "0-1", "none", "Share of evaluation items found in the training data.")),

@@ -97,5 +97,6 @@ class CalibrationReport(Model):
     resamples: int
     seed: int
     any_false_alarm: Rate | None = None
+    baseline: str | None = Field(default=None, description="name of the baseline file; null: this run's reference")
     rows: list[CalibrationRow]
     notes: list[str] = Field(default_factory=list)

@@ -83,9 +83,9 @@ class PairOutcome(Model):
     """Two systems side by side.
 
     ``win_rate`` is the mean over items of ``first``'s share of the votes, ties counting half, 0-1, 0.5 a draw; 'both
-    bad' and identical answers are ties. ``length_adjusted`` is the win rate at equal length, from a logistic model of the preference on the
-    difference of log lengths (Dubois et al. 2024, arXiv 2404.04475, without its model terms); null with a reason in
-    ``notes`` where it cannot be fitted.
+    bad' and identical answers are ties. ``length_adjusted`` is the win rate at equal length, from a logistic model of
+    the preference on the difference of log lengths (Dubois et al. 2024, arXiv 2404.04475, without its model terms);
+    null with a reason in ``notes`` where it cannot be fitted.
     """
 
     first: str

@@ -20,6 +20,12 @@ Correction = Literal["none", "holm", "benjamini-hochberg"]
 LimitName = Literal["max_drop", "min_gain", "min", "max"]
 LIMITS: tuple[LimitName, ...] = ("max_drop", "min_gain", "min", "max")
 
+_AS_TOML = (
+    'write each key = value on a line of its own, texts in quotes ("support.rougeL"), numbers without (0.02), every '
+    "key of a gate once, and [[gate]] above each gate"
+)
+_LONGEST = 40
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*(%?)\s*")
 # The part without a subject is tried first, so that a colon inside a slice does not read as a subject.
 _ADDRESS = re.compile(
     r"(?:(?P<subject>.+?):)??(?P<place>[^@:\s]+)\.(?P<metric>[^@:.\s]+)(?:@(?P<slice>.+))?", flags=re.DOTALL
@@ -154,7 +160,10 @@ def _read(text: str, name: str) -> tuple[dict[str, Any], dict[tuple[int | str, .
     try:
         return tomllib.loads(text), lines_of(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the policy is not valid TOML: {_told(error, text)}", where=name) from error
+        told = _told(error, text)
+        line = re.search(r"\bline (\d+)", told)
+        where = f"{name}, line {line[1]}" if line else name
+        raise ConfigError(f"the policy is not valid TOML: {told}", where=where, remedy=_AS_TOML) from error
     except RecursionError as error:
         raise ConfigError("the policy is nested too deeply", where=name, remedy="a policy needs two levels") from error
     except ValueError as error:  # an integer with more digits than Python converts
@@ -173,11 +182,54 @@ def _line_of(place: tuple[int | str, ...], lines: dict[tuple[int | str, ...], in
 
 
 def _problem(error: ErrorDetails) -> str:
-    place = error["loc"]
+    place, kind = error["loc"], error["type"]
     key = str(place[-1])
-    if error["type"] != "extra_forbidden":
-        named = f"{key}: " if isinstance(place[-1], str) else ""
-        return named + error["msg"].removeprefix("Value error, ")
-    known = Gate.model_fields if place[0] == "gate" else GatePolicy.model_fields
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+    if kind == "extra_forbidden":
+        known = Gate.model_fields if place[0] == "gate" else GatePolicy.model_fields
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+    if place == ("gate",):
+        one = kind == "list_type" and isinstance(error["input"], dict)
+        return "gate is a list: write [[gate]] in place of [gate]" if one else f"no gate: {_A_GATE}"
+    if kind == "missing":
+        return f"{key} is missing; write {_EXAMPLES[key]}" if key in _EXAMPLES else f"{key} is missing"
+    named = f"{key}: " if isinstance(place[-1], str) else ""
+    return named + (_of_value(error, key) or error["msg"].removeprefix("Value error, "))
+
+
+_A_GATE = "write at least one [[gate]] with a metric and a limit"
+_EXAMPLES = {"version": "version = 1", "metric": 'metric = "TASK.METRIC"'}
+_NUMERIC = frozenset({"float_type", "int_type", "finite_number", "int_from_float"})
+
+
+def _of_value(error: ErrorDetails, key: str) -> str | None:
+    """What is wrong with a value, in the words of the file; None where the checker's own sentence will do."""
+    kind, value, limits = error["type"], error["input"], error.get("ctx", {})
+    if key == "version":
+        return f"{_written(value)} is not known; write version = 1"
+    if kind in _NUMERIC:
+        return _no_number(value, "a whole number" if kind.startswith("int") else "a number")
+    if kind == "string_type":
+        return f"{_written(value)} is no text; write it in quotes"
+    if kind == "literal_error":
+        return f"{_written(value)} is not known; write {limits.get('expected')}"
+    if kind in ("greater_than", "less_than") and key == "confidence":
+        share = f"; write {value / 100:g}" if 50 < value < 100 else ""
+        return f"{_written(value)} is not above 0.5 and below 1{share}"
+    if kind == "greater_than_equal":
+        return f"{_written(value)} is below {limits.get('ge')}"
+    return None
+
+
+def _no_number(value: object, wanted: str) -> str:
+    if isinstance(value, str) and (match := _NUMBER.fullmatch(value)) is not None:
+        number = float(match[1]) / (100 if match[2] else 1)
+        return f"{_written(value)} is a text; write {number:.10g} without quotes"
+    return f"{_written(value)} is not {wanted}"
+
+
+def _written(value: object) -> str:
+    """The value as TOML writes it, shortened."""
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return f'"{text}"' if isinstance(value, str) else text

@@ -10,17 +10,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.errors import ConfigError, InvalidComparison, UsageError
+from lorascope.errors import ConfigError, InvalidComparison, LorascopeError, UsageError
 from lorascope.gates.evaluation import evaluate, exit_code
 from lorascope.gates.outputs import (
     as_json,
     by_urgency,
     github_annotations,
+    github_error,
     headline,
     junit,
     markdown,
     one_line,
     open_metrics,
+    whether_blocks,
 )
 from lorascope.gates.validity import check_suites
 from lorascope.schema.comparison import Comparison, TaskInfo
@@ -29,7 +31,15 @@ from lorascope.schema.policy import GatePolicy, parse_policy
 from lorascope.workflows.gate_baseline import read_baseline
 from lorascope.workflows.gate_calibrate import run_calibrate
 from lorascope.workflows.gate_explain import run_explain
-from lorascope.workflows.gate_files import GateFiles, forget_earlier, inputs_of, refuse_inputs, write_all, write_one
+from lorascope.workflows.gate_files import (
+    GateFiles,
+    forget_earlier,
+    inputs_of,
+    refuse_inputs,
+    telling_errors,
+    write_all,
+    write_one,
+)
 from lorascope.workflows.output import RESULT
 from lorascope.workflows.publish import load_result, load_samples
 
@@ -65,20 +75,38 @@ def run_gate(
     The exit code is 0 when the gates pass or only warn, 1 when one fails, 3 when one has nothing valid to compare.
     ``baseline_path`` goes before the baseline that the policy names (relative to the policy's folder). A summary is
     written whole, except that GitHub's own (``GITHUB_STEP_SUMMARY``) is appended to: a step may write several.
-    ``annotate`` is given the annotations, also where a file then cannot be written.
+    ``annotate`` is given the annotations, also where a file then cannot be written, and the error where nothing could
+    be judged; the summary then says it in a line.
 
     Raises UsageError before anything is judged for a file that would replace an input or another of the files, and
     OutputError, with the outcome in it, after all files were attempted. Outputs of an earlier gate at these paths are
     removed first, so that none of them stands for a run that ends by an error.
     """
-    files = files or GateFiles()
+    try:
+        return _run_gate(result_path, gates_path, baseline_path, console, files or GateFiles(), annotate)
+    except LorascopeError as error:
+        if annotate is not None:
+            annotate(github_error(error))
+        raise
+
+
+def _run_gate(
+    result_path: Path,
+    gates_path: Path,
+    baseline_path: Path | None,
+    console: Console,
+    files: GateFiles,
+    annotate: Callable[[str], object] | None,
+) -> Judged:
     known = inputs_of(result_path, gates_path, baseline_path)
     forget_earlier(files, known)
     refuse_inputs(files, known)
-    policy = read_policy(gates_path)
+    with telling_errors(files):
+        policy = read_policy(gates_path)
     baseline = _baseline_path(policy, gates_path, baseline_path)
     refuse_inputs(files, inputs_of(result_path, gates_path, baseline))
-    report = _judge(policy, result_path, gates_path, baseline)
+    with telling_errors(files):
+        report = _judge(policy, result_path, gates_path, baseline)
     done = Judged(report, exit_code(report), github_annotations(report, gates_path.as_posix()))
     show(report, console)
     if annotate is not None:
@@ -103,7 +131,9 @@ def judge(result_path: Path, gates_path: Path, baseline_path: Path | None = None
 def _judge(policy: GatePolicy, result_path: Path, gates_path: Path, baseline_path: Path | None) -> GateReport:
     comparison = load_result(result_path)
     baseline = None if baseline_path is None else read_baseline(baseline_path, result_path, comparison)
-    return evaluate(policy, comparison, baseline, name=gates_path.name)
+    # Errors name the path, by which the file is found; the report its name, which is the same on every machine.
+    report = evaluate(policy, comparison, baseline, name=str(gates_path))
+    return report.model_copy(update={"policy": gates_path.name})
 
 
 def explain_policy(
@@ -127,17 +157,31 @@ def calibrate_policy(
     console: Console,
     *,
     gates_path: Path | None = None,
+    baseline_path: Path | None = None,
     resamples: int,
     seed: int,
     json_path: Path | None = None,
 ) -> None:
-    """Print, and write to ``json_path``, how often a policy cries wolf on this result's items and what it finds."""
-    if json_path is not None:
-        refuse_inputs([("json", json_path)], inputs_of(result_path, gates_path))
+    """Print, and write to ``json_path``, how often a policy cries wolf on this result's items and what it finds.
+
+    The items are paired with those of the baseline as :func:`run_gate` does it: with ``baseline_path``, else with the
+    baseline that the policy names, else with the run's own reference.
+    """
     policy = None if gates_path is None else read_policy(gates_path)
+    path = baseline_path
+    if policy is not None and gates_path is not None:
+        path = _baseline_path(policy, gates_path, baseline_path)
+    if json_path is not None:
+        refuse_inputs([("json", json_path)], inputs_of(result_path, gates_path, path))
     comparison, samples = load_result(result_path), load_samples(result_path)
+    baseline = None if path is None else read_baseline(path, result_path, comparison)
     name = "gates.toml" if gates_path is None else gates_path.name
-    report = run_calibrate(comparison, samples, policy, console, resamples=resamples, seed=seed, name=name)
+    try:
+        report = run_calibrate(
+            comparison, samples, policy, console, baseline=baseline, resamples=resamples, seed=seed, name=name
+        )
+    except ConfigError as error:
+        raise error if gates_path is None else error.at(str(gates_path)) from None
     if json_path is not None:
         write_one("json", json_path, report.model_dump_json(indent=1) + "\n")
 
@@ -147,8 +191,10 @@ def read_policy(path: Path) -> GatePolicy:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the gate policy cannot be read: {error}", where=str(path)) from error
-    return parse_policy(text, path.name)
+        told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        remedy = "give the path of a policy in UTF-8"
+        raise ConfigError(f"the gate policy cannot be read: {told}", where=str(path), remedy=remedy) from error
+    return parse_policy(text, str(path))
 
 
 def _baseline_path(policy: GatePolicy, gates_path: Path, given: Path | None) -> Path | None:
@@ -221,13 +267,15 @@ def show_rows(report: GateReport, console: Console) -> None:
 
 
 def _table(report: GateReport) -> Table:
-    """Two columns, so that it reads in a terminal of any width: the outcome, and what it is about."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    """Few columns, so that it reads in a terminal of any width: the outcome, whether it blocks, what it is about."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("Outcome", no_wrap=True)
+    table.add_column("Blocks", no_wrap=True)
+    table.add_column("Check", overflow="fold")
     for row in by_urgency(report):
-        harmless = row.outcome != "PASS" and row.severity == "warn"
-        outcome = Text.assemble((row.outcome, _STYLES[row.outcome]), " (warns)" if harmless else "")
+        outcome = Text(row.outcome, style=_STYLES[row.outcome])
         said = Text.assemble((one_line(row.address), "bold"), f"  {one_line(row.rule)}\n{one_line(row.evidence)}")
-        table.add_row(outcome, said.append(f"\nnote: {one_line(row.warning)}", "yellow") if row.warning else said)
+        if row.warning:
+            said.append(f"\nnote: {one_line(row.warning)}", "yellow")
+        table.add_row(outcome, whether_blocks(row), said)
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from lorascope.workflows.output import SAMPLES, write_whole
 from lorascope.workflows.publish import load_result, load_samples
 
 _MOST_BYTES = 200_000_000
-_MOST_REASONS = 8
+_REMEDY = "give what lorascope gate bless wrote, or an earlier result.json"
+_AGAIN = "measure the baseline's checkpoint again with this release, and pin it with lorascope gate bless --overwrite"
 
 
 def bless(
@@ -91,7 +93,7 @@ def _check_target(target: Path, result_path: Path, overwrite: bool) -> None:
 def _holds_baseline(path: Path) -> bool:
     try:
         return _document(path) is not None
-    except InvalidComparison:
+    except DataError:
         return False
 
 
@@ -100,17 +102,21 @@ def _tell(made: Blessing, target: Path, size: int, console: Console) -> None:
     tasks = len({each.task for each in made.file.items})
     line = f"{target}: {names}, {tasks} tasks, {made.paired:,} measurements with item scores, {size / 1000:,.0f} kB"
     console.print(Text(line))
-    for address, reason in list(made.unpaired.items())[:_MOST_REASONS]:
-        console.print(Text(f"  {address}: {reason}", style="dim"))
-    if len(made.unpaired) > _MOST_REASONS:
-        console.print(Text(f"  and {len(made.unpaired) - _MOST_REASONS:,} more that cannot be paired", style="dim"))
+    if made.unpaired:
+        ((reason, count),) = Counter(made.unpaired.values()).most_common(1)
+        whole = len(made.unpaired)
+        share = "" if count == whole else f" ({count:,} of them)"
+        why = reason.removeprefix("cannot be paired: ")
+        console.print(Text(f"  {whole:,} more cannot be paired item by item: {why}{share}", style="dim"))
 
 
 def read_baseline(path: Path, result_path: Path, comparison: Comparison | None = None) -> Baseline:
     """Read a baseline, blessed or a plain ``result.json``, with the item scores of both sides.
 
-    ``comparison`` is the judged result where it has been read. A baseline that is not there is an input error; one
-    that is there and cannot be understood, or that is of another suite altogether, cannot be compared with.
+    ``comparison`` is the judged result where it has been read.
+
+    Raises DataError (exit 2) for what is not there, no JSON, or neither baseline nor result; EvaluationError (exit 3)
+    for a baseline of another version or another suite, for a damaged one, and for the result itself.
     """
     if not path.exists():
         raise DataError("the baseline does not exist", where=str(path), remedy="correct its path, or leave it out")
@@ -132,7 +138,9 @@ def _plain(path: Path, result_path: Path) -> Baseline:
     try:
         comparison, samples = load_result(path), load_samples(path)
     except InputError as error:
-        raise InvalidComparison(f"the baseline: {error.problem}", where=error.where, remedy=error.remedy) from error
+        raise DataError(f"the baseline: {error.problem}", where=error.where, remedy=_REMEDY) from error
+    except EvaluationError as error:
+        raise EvaluationError(f"the baseline: {error.problem}", where=error.where, remedy=_AGAIN) from error
     if samples is not None and _same_file(path.parent / SAMPLES, result_path.parent / SAMPLES):
         problem = "the baseline and the result share one samples.parquet, which can belong to only one of them"
         raise EvaluationError(
@@ -155,7 +163,7 @@ def _blessed(path: Path, result_path: Path) -> Baseline | None:
         raise InvalidComparison(
             f"the baseline has version {version}, this lorascope reads {BASELINE_VERSION}",
             where=str(path),
-            remedy="bless the result again with this release",
+            remedy=_AGAIN,
         )
     try:
         file = BaselineFile.model_validate(document)
@@ -163,7 +171,7 @@ def _blessed(path: Path, result_path: Path) -> Baseline | None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         problem = f"the baseline is damaged: {first['msg']}"
-        raise InvalidComparison(problem, where=f"{path}, {place}", remedy="bless the result again") from error
+        raise InvalidComparison(problem, where=f"{path}, {place}", remedy=_AGAIN) from error
     return Baseline(comparison_of(file), None, load_samples(result_path), name=path.name, blessed=file)
 
 
@@ -172,10 +180,10 @@ def _document(path: Path) -> dict[str, Any] | None:
     try:
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             problem = f"the baseline is larger than {_MOST_BYTES / 1e6:,.0f} MB"
-            raise InvalidComparison(problem, where=str(path), remedy="bless fewer subjects")
+            raise DataError(problem, where=str(path), remedy="bless fewer subjects: lorascope gate bless --subject")
         document = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
-        raise InvalidComparison("the baseline is nested too deeply", where=str(path)) from error
+        raise DataError("the baseline is nested too deeply", where=str(path), remedy=_REMEDY) from error
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) and "baseline_version" in document else None

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from lorascope.gates.calibration import RESAMPLES, calibrate
 from lorascope.gates.outputs import one_line
+from lorascope.gates.pairing import Baseline
 from lorascope.schema.comparison import Comparison
 from lorascope.schema.gates import CalibrationReport, CalibrationRow, Rate, Scenario
 from lorascope.schema.policy import GatePolicy
@@ -27,15 +28,27 @@ def run_calibrate(
     policy: GatePolicy | None,
     console: Console,
     *,
+    baseline: Baseline | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     name: str = "gates.toml",
 ) -> CalibrationReport:
     """Calibrate, print the table, and return the report; ``policy`` None stands for max_drop = margin everywhere."""
     named = name if policy is not None else "max_drop = margin for every task metric"
-    report = calibrate(comparison, samples, policy, resamples=resamples, seed=seed, name=named)
+    report = calibrate(comparison, samples, policy, baseline=baseline, resamples=resamples, seed=seed, name=named)
+    console.print(Text(one_line(_against(report, policy))))
     show_calibration(report, console)
     return report
+
+
+def _against(report: CalibrationReport, policy: GatePolicy | None) -> str:
+    """What is resampled, and what takes no part in it."""
+    if report.baseline is not None:
+        return f"Resampled: this result's items, against the adapted checkpoint in the baseline {report.baseline}."
+    told = "Resampled: this result's items, against the run's own reference"
+    if policy is not None and policy.baseline is not None:
+        return f"{told}; the policy's baseline {policy.baseline} is not used."
+    return f"{told}."
 
 
 def show_calibration(report: CalibrationReport, console: Console) -> None:

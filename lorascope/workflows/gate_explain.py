@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
@@ -18,6 +17,10 @@ from lorascope.schema.comparison import Comparison
 from lorascope.schema.policy import GatePolicy
 
 _TITLES = ("Items", "True drop", "PASS", "FAIL", "INCONCLUSIVE", "Items for 80 % PASS")
+_TWO_QUESTIONS = (
+    '"Items for 80 % PASS" is asked of a model that did not change. The "items would decide" of an INCONCLUSIVE row is '
+    "another question: it takes the measured value for the true one."
+)
 
 
 def run_explain(
@@ -32,14 +35,19 @@ def run_explain(
 
     ``comparison`` makes the numbers those of this result's items; see :func:`~lorascope.gates.explaining.explain`.
     """
-    for each in explain(policy, comparison, baseline, name=name):
-        _show(each, console, Path(name).name)
+    found = explain(policy, comparison, baseline, name=name)
+    for each in found:
+        _show(each, console, name)
+    if any(each.seen for each in found):
+        console.print(Text(_TWO_QUESTIONS))
     return 0
 
 
 def _show(each: Explanation, console: Console, name: str) -> None:
     where = one_line(f" ({name}, line {each.line})") if each.line else ""
     console.print(Text.assemble((one_line(f"{each.metric}: {each.rule}"), "bold"), where))
+    for doubt in each.doubts:
+        console.print(Padding(Text(one_line(f"doubt: {doubt}"), style="yellow"), (0, 0, 0, 2)))
     for sentence in each.sentences:
         console.print(Padding(Text(one_line(sentence)), (0, 0, 0, 2)))
     if each.seen and each.seen[0].discordant is not None:
@@ -67,14 +75,15 @@ def _measured(seen: Sequence[Seen]) -> Table:
 def _assumed(seen: Sequence[Seen]) -> Table:
     """One line a number of items, by the share of differing items that was assumed."""
     table = Table(box=None, pad_edge=False)
-    drop = max(each.drop for each in seen)
-    titles = ("Items that", "Items", "unchanged: PASS", "unchanged: FAIL", f"drop of {drop:.4g}: FAIL", _TITLES[-1])
-    for place, title in enumerate(titles):
-        table.add_column(title, overflow="fold", justify="left" if place == 0 else "right")
-    for _, pair in groupby(seen, key=lambda each: (each.discordant, each.n)):
-        still, fallen = pair
-        chances = (still.chances.passed, still.chances.failed, fallen.chances.failed)
-        told = [f"{100 * chance:.1f} %" for chance in chances]
+    drops = sorted({each.drop for each in seen} - {0.0})
+    fallen = [f"drop {drop:.4g}: FAIL" for drop in drops]
+    for place, title in enumerate(("Items that", "Items", "no drop: PASS", "no drop: FAIL", *fallen, _TITLES[-1])):
+        table.add_column(title, overflow="fold", no_wrap=place == 0, justify="left" if place == 0 else "right")
+    for _, group in groupby(seen, key=lambda each: (each.discordant, each.n)):
+        by_drop = {each.drop: each for each in group}
+        still = by_drop[0.0]
+        failed = [by_drop[drop].chances.failed if drop in by_drop else None for drop in (0.0, *drops)]
+        told = ["–" if chance is None else f"{100 * chance:.1f} %" for chance in (still.chances.passed, *failed)]
         table.add_row(Text(still.address), f"{still.n:,}", *told, _items(still.needed))
     return table
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from lorascope.errors import OutputError, UsageError
+from lorascope.errors import LorascopeError, OutputError, UsageError
+from lorascope.gates.outputs import markdown_error
 from lorascope.workflows.output import SAMPLES, naming, write_whole
 
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -74,6 +75,23 @@ def forget_earlier(files: GateFiles, inputs: Mapping[str, Path]) -> None:
             with suppress(OSError), path.open("rb") as file:
                 if file.read(len(_OWN_BEGINNINGS[name])) == _OWN_BEGINNINGS[name]:
                     path.unlink()
+
+
+@contextmanager
+def telling_errors(files: GateFiles) -> Iterator[None]:
+    """Say in the summary, in a line, what kept the gate from being judged; the error goes on.
+
+    A file that is there is not replaced, for it may be the very baseline that could not be learned of: only GitHub's
+    own summary is, by appending.
+    """
+    try:
+        yield
+    except LorascopeError as error:
+        path = files.summary
+        if path is not None and (_appended_to("summary", path) or not path.exists()):
+            with suppress(OutputError):  # the error that is told matters more than that it cannot be told twice
+                _write("summary", path, markdown_error(error))
+        raise
 
 
 def write_all(outputs: Iterable[tuple[str, Path, str]], outcome: str) -> None:

@@ -62,7 +62,7 @@ def rate_workbook(path: Path, folder: Path) -> Path:
     book = openpyxl.load_workbook(path)
     cells = book["Ratings"]
     for row in cells.iter_rows(min_row=2):
-        row[4].value = preferred(str(row[2].value), str(row[3].value))
+        row[3].value = preferred(str(row[1].value), str(row[2].value))
     book.save(folder / "returned.xlsx")
     return folder / "returned.xlsx"
 

@@ -471,10 +471,42 @@ def test_fits_a_phone(opened: Opener) -> None:
     assert a is not None
     assert b is not None
     assert b["y"] > a["y"] + a["height"], "the answers stand one under the other"
+    expect(page.locator(".overall")).to_be_hidden()
+    page.locator("#text-b").evaluate("box => box.scrollIntoView()")
+    expect(page.locator(".overall")).to_be_visible()
     page.locator(".overall label").nth(1).tap()
     page.locator("#next").tap()
     assert (overflow(page), small_targets(page)) == (0, [])
     assert rater.complaints == []
+
+
+def test_on_a_phone_b_is_seen_before_a_choice_can_be_made(opened: Opener) -> None:
+    lines = tuple(SheetRow(f"qd{n:06x}", "Q?\n" * 6, "yes\n" * 8, "no\n" * 3) for n in range(2))
+    shown = Sheet("study-1", "hmac-1", "rater-1", "en", lines)
+    page = opened(shown, viewport={"width": 375, "height": 667}, has_touch=True, is_mobile=True).page
+    page.locator("#start").tap()
+    expect(page.locator(".overall")).to_be_hidden()
+    expect(page.locator("#next")).to_be_visible()
+    page.mouse.wheel(0, 3000)
+    expect(page.locator(".overall")).to_be_visible()
+    heading, judge = (page.locator(name).bounding_box() for name in ("#heading-b", ".judge"))
+    assert heading is not None
+    assert judge is not None
+    assert heading["y"] + heading["height"] <= judge["y"] + 1
+    page.locator("#next").tap()
+    expect(page.locator(".overall")).to_be_hidden()
+    page.locator("#more").tap()
+    expect(page.locator(".overall")).to_be_visible()
+
+
+def test_keys_that_do_nothing_say_so(opened: Opener) -> None:
+    rater = opened(sheet())
+    said = rater.page.locator("#notice")
+    rater.press("Enter", "8")
+    expect(said).to_have_text(page_words("en")["not_a_choice"])
+    rater.press("r", "7")
+    expect(said).to_have_text(page_words("en")["not_a_rating"])
+    assert rater.chosen() is None
 
 
 @pytest.mark.parametrize("size", [(1280, 800), (1280, 640), (820, 1180), (375, 667)])

@@ -16,6 +16,7 @@ import pytest
 from openpyxl import load_workbook
 
 from lorascope.blind.formats import read_sheet, write_sheet
+from lorascope.blind.formats.xlsx_sheet import TABS, WORKBOOK_COLUMNS
 from lorascope.blind.key import row_digest
 from lorascope.blind.rows import OVERALL, RATINGS, FilledSheet, Language, Sheet, SheetRow, clean
 from lorascope.blind.scales import words
@@ -60,14 +61,15 @@ ENGLISH, CHINESE = _sheet("rater-1", "en"), _sheet("rater-2", "zh")
 def _fill(path: Path, language: Language) -> None:
     """Rate every row the way the lists offer it, with one slip: a date in the fluency of the last answer."""
     book = load_workbook(path)
-    tab = book["Ratings"]
+    tab = book[TABS[language][0]]
+    overall, first, comment = (WORKBOOK_COLUMNS.index(name) + 1 for name in ("overall", RATINGS[0], "comment"))
     labels = words(language).overall
     for row in range(2, len(TEXTS) + 2):
-        tab.cell(row, 5).value = labels[CHOICES[row % len(CHOICES)]]
+        tab.cell(row, overall).value = labels[CHOICES[row % len(CHOICES)]]
         for place in range(len(RATINGS)):
-            tab.cell(row, 6 + place).value = (row + place) % 5 + 1
-        tab.cell(row, 14).value = 'so "so"; 还行, 可以'
-    tab.cell(len(TEXTS) + 1, 13).value = datetime.datetime(2026, 5, 4)
+            tab.cell(row, first + place).value = (row + place) % 5 + 1
+        tab.cell(row, comment).value = 'so "so"; 还行, 可以'
+    tab.cell(len(TEXTS) + 1, comment - 1).value = datetime.datetime(2026, 5, 4)
     book.save(path)
 
 

@@ -133,9 +133,11 @@ def test_the_action_judges_as_a_runner_would(
 
 def test_the_action_runs_nothing_that_an_input_holds(tmp_path: Path) -> None:
     (tmp_path / "gates.toml").write_text(POLICY)
-    returned, outputs, _, printed = act(
+    returned, outputs, summary, printed = act(
         tmp_path, result='"; touch owned; echo "$(touch owned)`touch owned`', baseline="--help"
     )
     assert returned == 2, printed
     assert outputs == {"outcome": "", "exit-code": "2"}
+    assert "::error title=lorascope gate::" in printed
+    assert summary.startswith("### lorascope gate could not judge: ")
     assert not (tmp_path / "owned").exists()

@@ -50,7 +50,7 @@ def policy(tmp_path: Path) -> Path:
 
 
 def test_a_drop_fails_with_its_row(tmp_path: Path, policy: Path) -> None:
-    with pytest.raises(AssertionError, match=r"1 FAIL.*\n.*FAIL lora:qa\.accuracy: max_drop = 0\.02"):
+    with pytest.raises(AssertionError, match=r"1 FAIL blocks.*\n.*FAIL lora:qa\.accuracy: max_drop = 0\.02"):
         assert_no_regression(result(tmp_path, -0.12, -0.1, -0.08), policy)
 
 
@@ -90,6 +90,30 @@ def test_pytest_finds_the_fixture_and_reports_the_drop(tmp_path: Path, policy: P
     assert "1 failed" in done.stdout
     assert "FAIL lora:qa.accuracy: max_drop = 0.02" in done.stdout
     assert "lorascope/workflows" not in done.stdout
+
+
+def test_an_invalid_comparison_fails_the_test_with_its_rows_and_no_inner_frames(tmp_path: Path, policy: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    old = result(other, 0.0, 0.1, 0.2)
+    old.write_text(old.read_text().replace('"fingerprint": "f"', '"fingerprint": "g"'))
+    result(tmp_path, 0.0, 0.1, 0.2)
+    (tmp_path / "test_gate.py").write_text(
+        "def test_rows(assert_no_regression):\n"
+        "    assert_no_regression('result.json', 'gates.toml', baseline='other/result.json')\n"
+        "def test_unreadable(assert_no_regression):\n"
+        "    assert_no_regression('result.json', 'none.toml')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_gate.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "2 failed" in done.stdout, done.stdout + done.stderr
+    assert "InvalidComparison: gates.toml: failed (1 INVALID blocks)" in done.stdout
+    assert "INVALID lora:qa.accuracy: max_drop = 0.02" in done.stdout
+    assert "ConfigError: the gate policy cannot be read" in done.stdout
+    assert "lorascope/workflows" not in done.stdout
+    assert "lorascope/testing.py" not in done.stdout
 
 
 def test_the_plug_in_costs_nothing_where_it_is_not_used() -> None:

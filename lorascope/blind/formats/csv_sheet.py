@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lorascope.blind.formats.encoding import marked_encoding
 from lorascope.blind.formats.table import (
@@ -21,6 +22,8 @@ from lorascope.blind.rows import FilledRow, FilledSheet, Sheet
 from lorascope.errors import DataError
 
 _SEPARATORS = ",;\t"
+_OLDER = ("gbk", "gb18030", "cp1252")
+"""What spreadsheets write by default where Chinese, and where Western European languages are spoken."""
 _SAVE_AS = "save it as 'CSV UTF-8' (or as XLSX) and give that file"
 
 
@@ -41,12 +44,28 @@ def csv_bytes(sheet: Sheet) -> bytes:
 
 
 def read_csv(content: bytes, name: str) -> FilledSheet:
-    """A filled sheet, separated by commas, semicolons or tabs, in UTF-8, UTF-16 with its mark, or GBK/GB18030.
+    """A filled sheet, separated by commas, semicolons or tabs.
+
+    Encodings: UTF-8, UTF-16 with its mark, GBK/GB18030 or Windows-1252, the first in which it can be read. Bytes may be
+    valid in both of the last two; the sheet has the second reading under ``otherwise`` then.
 
     Rows that are empty throughout are passed over. DataError for another encoding, a missing or doubled column, and
     what is not valid CSV.
     """
-    text, said = _without_separator_line(_decoded(content, name))
+    found: list[FilledSheet] = []
+    refused: DataError | None = None
+    for encoding, text in _decoded(content, name):
+        try:
+            found.append(_read(text, encoding, name))
+        except DataError as error:
+            refused = refused or error
+    if refused is not None and not found:
+        raise refused
+    return replace(found[0], otherwise=tuple(found[1:]))
+
+
+def _read(text: str, encoding: str, name: str) -> FilledSheet:
+    text, said = _without_separator_line(text)
     separator = said or max(_SEPARATORS, key=lambda sign: len(known_columns(_first_row(text, sign))))
     header = None
     rows = []
@@ -58,7 +77,7 @@ def read_csv(content: bytes, name: str) -> FilledSheet:
             rows.append(_row(header, cells, width, f"{name}, row {number}"))
     if header is None:
         raise DataError("the sheet is empty", where=name, remedy="give the sheet that the rater filled in")
-    return FilledSheet(name, tuple(rows))
+    return FilledSheet(name, tuple(rows), encoding=encoding)
 
 
 def _row(header: Header, cells: Sequence[str], width: int, place: str) -> FilledRow:
@@ -68,22 +87,36 @@ def _row(header: Header, cells: Sequence[str], width: int, place: str) -> Filled
     return filled_row(header, cells, place)
 
 
-def _decoded(content: bytes, name: str) -> str:
-    """The text in the first encoding that fits.
+def _decoded(content: bytes, name: str) -> list[tuple[str, str]]:
+    """Encoding and text in the one that the first bytes announce, or in each older one that fits.
 
-    Nearly any bytes are valid GB18030, so it counts only where the heading row comes out in known words; whether the
-    texts are right the digests tell.
+    Nearly any bytes are valid GB18030 or Windows-1252, so these count only where the heading row comes out in known
+    words; whether the texts are right the digests tell.
     """
     marked = marked_encoding(content)
-    for encoding in [marked] if marked == "utf-16" else [marked, "gb18030"]:
+    found = _texts(content, [marked])
+    if not found and marked != "utf-16":
+        found = [(encoding, text) for encoding, text in _texts(content, _OLDER) if _has_header(text)]
+    if not found:
+        problem = (
+            "the sheet's encoding is not one of UTF-8, UTF-16 with a byte-order mark, GBK/GB18030, and Windows-1252"
+        )
+        raise DataError(problem, where=name, remedy=_SAVE_AS)
+    if [encoding for encoding, _ in found[:2]] == ["gbk", "gb18030"]:
+        del found[1]  # the same text: the smaller set of characters says more about what cannot be in it
+    return found
+
+
+def _texts(content: bytes, encodings: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    for encoding in encodings:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\x00" not in text and (encoding != "gb18030" or _has_header(text)):
-            return text
-    problem = "the sheet's encoding is not one of UTF-8, UTF-16 with a byte-order mark, and GBK/GB18030"
-    raise DataError(problem, where=name, remedy=_SAVE_AS)
+        if "\x00" not in text:
+            found.append((encoding, text))
+    return found
 
 
 def _has_header(text: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lorascope.blind.formats.csv_sheet import read_csv
 from lorascope.blind.formats.encoding import marked_encoding
-from lorascope.blind.formats.html_sheet import read_html_answers
+from lorascope.blind.formats.html_sheet import ANSWERS_FORMAT, read_html_answers
 from lorascope.blind.formats.label_studio import read_label_studio
 from lorascope.blind.formats.xlsx_reading import is_archive, read_xlsx
 from lorascope.blind.rows import FilledSheet
@@ -25,17 +26,40 @@ def read_sheet(path: Path) -> FilledSheet:
     key. DataError, with file and row, for what is no sheet or cannot be read as one.
     """
     content = _content(path)
+    try:
+        return replace(_read(content, path), folder=str(path.parent))
+    except DataError as error:
+        # Several raters' files may have one name, so the place is said as the file was given.
+        where = (
+            error.where
+            if error.where is None or error.where.startswith(str(path))
+            else (f"{path}{error.where.removeprefix(path.name)}")
+        )
+        raise DataError(error.problem, where=where, remedy=error.remedy) from error
+
+
+def _read(content: bytes, path: Path) -> FilledSheet:
     if is_archive(content):
         return read_xlsx(content, path.name)
     start = content[:2048].decode(marked_encoding(content), "ignore").lstrip()
     if start.startswith(("{", "[")):
         return _read_json(content, path)
     if start.lower().startswith(("<!doctype html", "<html")):
-        remedy = "open the page, load or enter the ratings, press 'Save ratings' and give the JSON file that it saves"
-        raise DataError("this is a rating page, which holds no ratings", where=path.name, remedy=remedy)
+        raise _page(content, start, path)
     if start.startswith(("<", "%PDF", "PAR1")):
         raise DataError("this is no rating sheet", where=path.name, remedy=_FORMATS_READ)
     return read_csv(content, path.name)
+
+
+def _page(content: bytes, start: str, path: Path) -> DataError:
+    """Which web page it is: a rating page holds its rows under the name of the file that it saves."""
+    if f'"{ANSWERS_FORMAT}"'.encode() in content:
+        remedy = "open the page, load or enter the ratings, press 'Save ratings' and give the JSON file that it saves"
+        return DataError("this is a rating page, which holds no ratings", where=path.name, remedy=remedy)
+    if '<meta name="generator" content="lorascope' in start:
+        problem = "this is the report of a result, not a rater's sheet"
+        return DataError(problem, where=path.name, remedy=_FORMATS_READ)
+    return DataError("this is a web page, not a rating sheet", where=path.name, remedy=_FORMATS_READ)
 
 
 def _content(path: Path) -> bytes:
@@ -46,7 +70,8 @@ def _content(path: Path) -> bytes:
             raise DataError(problem, where=path.name, remedy=_FORMATS_READ)
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"the sheet cannot be read: {error.strerror}", where=str(path)) from error
+        remedy = "name the files that the raters filled in, each with its folder"
+        raise DataError(f"the sheet cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
     if not content.strip():
         raise DataError("the sheet is empty", where=path.name, remedy="give the sheet that the rater filled in")
     return content

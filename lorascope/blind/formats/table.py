@@ -25,6 +25,10 @@ _OWN_HEADINGS: dict[Language, dict[str, str]] = {
     "en": {"id": "ID", "rater": "Rater", "study": "Study"},
     "zh": {"id": "编号", "rater": "评测人", "study": "研究编号"},
 }
+_COLUMNS_TOLD: dict[Language, tuple[str, str, str]] = {
+    "en": ("The columns of the sheet", "you fill this in", "leave as it is"),
+    "zh": ("表格各列的含义", "由您填写", "请勿改动"),
+}
 # What a spreadsheet takes for a formula when it opens a text file, full-width forms too.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _MONTH = (
@@ -62,6 +66,9 @@ def instructions(language: Language) -> str:
     for scale in said.scales.values():
         low, middle, high = scale.anchors
         lines += ["", f"{scale.name}: {scale.question}", f"  1 {low} · 3 {middle} · 5 {high}"]
+    title, fill, leave = _COLUMNS_TOLD[language]
+    meant = headings(language)
+    lines += ["", title, *(f"  {name}: {meant[name]} ({fill if name in ENTRIES else leave})" for name in COLUMNS)]
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
 from openpyxl.xml.functions import iterparse
 
 from lorascope.blind.formats.table import Header, filled_row, known_columns, read_header
-from lorascope.blind.formats.xlsx_sheet import RATINGS_TAB
+from lorascope.blind.formats.xlsx_sheet import TABS
 from lorascope.blind.formats.xlsx_text import unescaped
 from lorascope.blind.rows import RATINGS, FilledRow, FilledSheet
 from lorascope.errors import DataError
@@ -34,21 +34,13 @@ _OURS = "give the sheet that the rater filled in"
 _SAVE_AS = "open it in a spreadsheet program, save it as XLSX, and give that file"
 _LAST_HEADING_ROW = 10
 _OLE = b"\xd0\xcf\x11\xe0"
-_DAMAGED = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What openpyxl lets through when a part is missing, is no XML or has values out of range."""
+_BAD_ARCHIVE = (EOFError, NotImplementedError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What zipfile lets through for an archive that is cut off, damaged, encrypted or packed in an unknown way."""
+_BAD_PARTS = (*_BAD_ARCHIVE, IndexError, KeyError, SyntaxError, TypeError, ValueError)
+"""What openpyxl lets through besides when a part is missing, is no XML or has values out of range.
+
+They are caught around its own calls alone: what goes wrong in this module is no fault of the rater's file.
+"""
 
 
 class _Reader(ExcelReader):
@@ -104,7 +96,7 @@ def _refuse_others(content: bytes, name: str) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             _refuse_archive(archive, name)
-    except _DAMAGED as error:
+    except _BAD_ARCHIVE as error:
         raise _damaged(name, error) from error
 
 
@@ -141,29 +133,48 @@ def _read_rows(content: bytes, name: str) -> list[tuple[int, list[str], set[int]
     Number, texts of the cells as far as the headings go, and the places of those that are formulas. DataError for more
     rows or text than a rating sheet has.
     """
+    found: list[tuple[int, list[str], set[int]]] = []
+    length = 0
+    with warnings.catch_warnings():
+        # openpyxl warns of what it does not carry over on saving, and nothing is saved here.
+        warnings.simplefilter("ignore")
+        for number, texts, formulas in _filled_rows(_tab_with_ratings(_opened(content, name), name), name):
+            length += sum(map(len, texts))
+            if len(found) > MOST_ROWS or length > MOST_TEXT:
+                problem = f"the workbook has more than {MOST_ROWS:,} rows or {MOST_TEXT:,} characters of text"
+                raise DataError(problem, where=f"{name}, row {number}", remedy=_OURS)
+            found.append((number, texts, formulas))
+    return found
+
+
+def _opened(content: bytes, name: str) -> Any:
     try:
-        with warnings.catch_warnings():
-            # openpyxl warns of what it does not carry over on saving, and nothing is saved here.
-            warnings.simplefilter("ignore")
-            reader = _Reader(io.BytesIO(content), read_only=True, keep_links=False)
-            reader.read()
-            found: list[tuple[int, list[str], set[int]]] = []
-            length = 0
-            for number, texts, formulas in _filled_rows(_tab_with_ratings(reader.wb)):
-                length += sum(map(len, texts))
-                if len(found) > MOST_ROWS or length > MOST_TEXT:
-                    problem = f"the workbook has more than {MOST_ROWS:,} rows or {MOST_TEXT:,} characters of text"
-                    raise DataError(problem, where=f"{name}, row {number}", remedy=_OURS)
-                found.append((number, texts, formulas))
-            return found
-    except _DAMAGED as error:
+        reader = _Reader(io.BytesIO(content), read_only=True, keep_links=False)
+        reader.read()
+    except _BAD_PARTS as error:
         raise _damaged(name, error) from error
+    if not reader.wb.worksheets:
+        raise DataError("the workbook has no tab with cells", where=name, remedy=_OURS)
+    return reader.wb
 
 
-def _filled_rows(tab: Any) -> Iterator[tuple[int, list[str], set[int]]]:
+def _rows(tab: Any, name: str, last: int) -> Iterator[tuple[Any, ...]]:
+    """The tab's rows up to ``last`` as openpyxl reads them, one after the other."""
+    rows = tab.iter_rows(max_row=last, max_col=_LAST_HEADING_COLUMN)
+    while True:
+        try:
+            row = next(rows, None)
+        except _BAD_PARTS as error:
+            raise _damaged(name, error) from error
+        if row is None:
+            return
+        yield row
+
+
+def _filled_rows(tab: Any, name: str) -> Iterator[tuple[int, list[str], set[int]]]:
     """Rows that hold anything within the width of the first of them, which has the headings."""
     width, before = 0, None
-    for number, row in enumerate(tab.iter_rows(max_row=_LAST_ROW, max_col=_LAST_HEADING_COLUMN), start=1):
+    for number, row in enumerate(_rows(tab, name, _LAST_ROW), start=1):
         if row is before:
             continue  # openpyxl fills a gap between rows with one and the same empty row, up to a million times
         before = row
@@ -174,15 +185,13 @@ def _filled_rows(tab: Any) -> Iterator[tuple[int, list[str], set[int]]]:
         yield number, texts[:width], {place for place, cell in enumerate(row[:width]) if cell.data_type == "f"}
 
 
-def _tab_with_ratings(book: Any) -> Any:
-    """The tab of that name, or the first one whose first row has the headings: a CSV sheet saved as a workbook."""
-    tabs = [tab for tab in book.worksheets if tab.title == RATINGS_TAB] + list(book.worksheets)
+def _tab_with_ratings(book: Any, name: str) -> Any:
+    """The tab with that name in any language, or the first with the headings: a CSV sheet saved as a workbook."""
+    named = {ratings for ratings, _ in TABS.values()}
+    tabs = [tab for tab in book.worksheets if tab.title in named] + list(book.worksheets)
     for tab in tabs:
         tab.reset_dimensions()  # what the file says of its own size may be wrong
-        rows = (
-            [_text(cell.value) for cell in row]
-            for row in tab.iter_rows(max_row=_LAST_HEADING_ROW, max_col=_LAST_HEADING_COLUMN)
-        )
+        rows = ([_text(cell.value) for cell in row] for row in _rows(tab, name, _LAST_HEADING_ROW))
         if known_columns(next(filter(any, rows), [])):
             return tab
     return tabs[0]

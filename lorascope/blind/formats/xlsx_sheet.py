@@ -12,13 +12,12 @@ from openpyxl import Workbook
 from openpyxl.formatting.rule import Rule
 from openpyxl.styles import Alignment, Border, Font, PatternFill, Protection, Side
 from openpyxl.styles.differential import DifferentialStyle
-from openpyxl.utils import get_column_letter
+from openpyxl.utils import get_column_letter, quote_sheetname
 from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from lorascope.blind.formats.table import (
-    COLUMNS,
     ENTRIES,
     TEXTS,
     begins_formula,
@@ -30,7 +29,10 @@ from lorascope.blind.rows import RATINGS, Language, Sheet
 from lorascope.blind.scales import Words, words
 from lorascope.schema.human import DIMENSIONS
 
-RATINGS_TAB, INSTRUCTIONS_TAB = "Ratings", "Instructions"
+TABS: dict[Language, tuple[str, str]] = {"en": ("Ratings", "Instructions"), "zh": ("评分", "说明")}
+"""Names of the tab with the rows and of the one with the instructions."""
+WORKBOOK_COLUMNS = (*TEXTS, *ENTRIES, "id", "rater", "study")
+"""Columns in the workbook's order: what is read, what is filled in, and last what no rater needs."""
 _CORE = (
     b'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n<cp:coreProperties '
     b'xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties"/>'
@@ -38,10 +40,12 @@ _CORE = (
 _LONGEST_ROW = 409.0
 _LINE = 15.0
 _LONGEST_TITLE, _LONGEST_PROMPT = 32, 255
-_WIDTHS = {"id": 12.0, "question": 42.0, "answer_a": 58.0, "answer_b": 58.0, "overall": 20.0, "comment": 32.0}
-_WIDTHS |= dict.fromkeys((*RATINGS, "rater"), 14.0) | {"study": 16.0}
-_WIDER = 96.0
+_WIDTHS = {"question": 30.0, "answer_a": 45.0, "answer_b": 45.0, "overall": 14.0, "comment": 28.0}
+_WIDTHS |= dict.fromkeys(RATINGS, 11.0) | {"id": 6.0, "rater": 8.0, "study": 6.0}
+_WIDER = 66.0
 """Width of the answers where some would not fit into the highest row that spreadsheets show."""
+_FIT = 125.0
+"""Width of the columns that may stay while the others scroll: on a laptop, choice and ratings have room beside them."""
 _HEADING = PatternFill("solid", fgColor="FFDCE6F1")
 _ENTRY = PatternFill("solid", fgColor="FFFFF9E5")
 _DONE = PatternFill("solid", bgColor="FFE2F0D9")
@@ -63,7 +67,7 @@ class _Phrases:
 _PHRASES: dict[Language, _Phrases] = {
     "en": _Phrases(
         use=(
-            "Rate on the tab 'Ratings'. Pick from the lists in the yellow cells; the comment is free.",
+            "Rate on the tab '{tab}'. Pick from the lists in the yellow cells; the comment is free.",
             "Where a long text is cut off on the screen, click its cell: the bar above the table shows all of it.",
             "The other cells are locked against slips, without a password. Please do not unlock, sort or edit them.",
             "Save the file as XLSX and send it back.",
@@ -74,7 +78,7 @@ _PHRASES: dict[Language, _Phrases] = {
     ),
     "zh": _Phrases(
         use=(
-            "请在“Ratings”工作表中评分。在黄色单元格的下拉列表中选择；备注可自由填写。",
+            "请在“{tab}”工作表中评分。在黄色单元格的下拉列表中选择；备注可自由填写。",
             "长文本在屏幕上显示不全时，请单击该单元格，表格上方的编辑栏会显示全文。",
             "其他单元格已锁定以防误改，没有设置密码。请不要解锁、排序或修改。",
             "请保存为 XLSX 文件并交回。",
@@ -98,11 +102,12 @@ def xlsx_bytes(sheet: Sheet) -> bytes:
     book = Workbook()
     ratings = book.active
     assert isinstance(ratings, Worksheet)
-    ratings.title = RATINGS_TAB
-    choices = _write_instructions(book.create_sheet(INSTRUCTIONS_TAB), sheet)
+    ratings.title, title = TABS[sheet.language]
+    instructions = book.create_sheet(title)
+    choices = _write_instructions(instructions, sheet)
     _write_rows(ratings, sheet)
     _offer_choices(ratings, sheet, choices)
-    for tab in (ratings, book[INSTRUCTIONS_TAB]):
+    for tab in (ratings, instructions):
         _protect(tab)
     out = io.BytesIO()
     book.save(out)
@@ -112,17 +117,18 @@ def xlsx_bytes(sheet: Sheet) -> bytes:
 def _write_rows(tab: Worksheet, sheet: Sheet) -> None:
     titles = headings(sheet.language)
     widths = _column_widths(sheet)
-    for place, name in enumerate(COLUMNS, start=1):
+    for place, name in enumerate(WORKBOOK_COLUMNS, start=1):
         tab.column_dimensions[get_column_letter(place)].width = widths[name]
         _put(tab, 1, place, titles[name], bold=True)
-    tab.row_dimensions[1].height = _height([(titles[name], widths[name]) for name in COLUMNS])
+    tab.row_dimensions[1].height = _height([(titles[name], widths[name]) for name in WORKBOOK_COLUMNS])
     for number, row in enumerate(sheet.rows, start=2):
         known = dict(zip(TEXTS, row.texts, strict=True)) | {"id": row.id, "rater": sheet.rater}
         known["study"] = sheet.commitment
-        for place, name in enumerate(COLUMNS, start=1):
+        for place, name in enumerate(WORKBOOK_COLUMNS, start=1):
             _put(tab, number, place, known.get(name, ""), entry=name in ENTRIES)
         tab.row_dimensions[number].height = _height([(known[name], widths[name]) for name in TEXTS])
-    tab.freeze_panes = "B2"
+    texts_fit = sum(widths[name] for name in TEXTS) <= _FIT
+    tab.freeze_panes = f"{get_column_letter(len(TEXTS) + 1)}2" if texts_fit else "A2"
     tab.page_setup.orientation = "landscape"
     tab.page_setup.fitToHeight = 0
     tab.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
@@ -174,20 +180,20 @@ def _write_instructions(tab: Worksheet, sheet: Sheet) -> str:
     _line(tab, 1, said.title, bold=True)
     number = 2
     for sentence in (*said.instructions, *phrases.use):
-        _line(tab, number, sentence)
+        _line(tab, number, sentence.replace("{tab}", TABS[sheet.language][0]))
         number += 1
-    first = f"{RATINGS_TAB}!${get_column_letter(COLUMNS.index('overall') + 1)}$2"
-    last = f"${get_column_letter(COLUMNS.index('overall') + 1)}${len(sheet.rows) + 1}"
+    letter = get_column_letter(WORKBOOK_COLUMNS.index("overall") + 1)
+    filled = f"{quote_sheetname(TABS[sheet.language][0])}!${letter}$2:${letter}${len(sheet.rows) + 1}"
     for place, text in enumerate((phrases.done, "", f"/ {len(sheet.rows)}"), start=1):
         _put(tab, number + 1, place, text, bold=place == 1)
-    tab.cell(number + 1, 2).value = f"=COUNTA({first}:{last})"
+    tab.cell(number + 1, 2).value = f"=COUNTA({filled})"
     number += 3
     _put(tab, number, 1, said.overall_title, bold=True)
     for place, label in enumerate(said.overall.values(), start=number + 1):
         _put(tab, place, 1, label)
     last_choice = number + len(said.overall)
     _write_scales(tab, said, last_choice + 2)
-    return f"{INSTRUCTIONS_TAB}!$A${number + 1}:$A${last_choice}"
+    return f"{quote_sheetname(tab.title)}!$A${number + 1}:$A${last_choice}"
 
 
 def _write_scales(tab: Worksheet, said: Words, number: int) -> None:
@@ -208,7 +214,7 @@ def _line(tab: Worksheet, number: int, text: str, *, bold: bool = False) -> None
 
 
 def _offer_choices(tab: Worksheet, sheet: Sheet, choices: str) -> None:
-    """Lists to pick from in the rater's cells, and a green id where the row has its overall choice."""
+    """Lists to pick from in the rater's cells, and a green choice where the row has one."""
     said, phrases = words(sheet.language), _PHRASES[sheet.language]
     titles = headings(sheet.language)
     last = len(sheet.rows) + 1
@@ -219,7 +225,7 @@ def _offer_choices(tab: Worksheet, sheet: Sheet, choices: str) -> None:
         low, middle, high = said.scales[dimension].anchors
         columns[name] = ('"1,2,3,4,5"', f"{said.scales[dimension].question}\n1 {low}\n3 {middle}\n5 {high}")
     for name, (source, prompt) in columns.items():
-        letter = get_column_letter(COLUMNS.index(name) + 1)
+        letter = get_column_letter(WORKBOOK_COLUMNS.index(name) + 1)
         offer = DataValidation(type="list", formula1=source, allow_blank=True, errorStyle="stop")
         offer.error = phrases.choose if name == "overall" else phrases.rate
         offer.prompt = prompt[:_LONGEST_PROMPT]
@@ -228,9 +234,9 @@ def _offer_choices(tab: Worksheet, sheet: Sheet, choices: str) -> None:
         offer.showErrorMessage = offer.showInputMessage = True
         offer.add(f"{letter}2:{letter}{last}")
         tab.add_data_validation(offer)
-    overall = get_column_letter(COLUMNS.index("overall") + 1)
+    overall = get_column_letter(WORKBOOK_COLUMNS.index("overall") + 1)
     done = Rule(type="expression", formula=[f"LEN(${overall}2)>0"], dxf=DifferentialStyle(fill=_DONE))
-    tab.conditional_formatting.add(f"A2:A{last}", done)
+    tab.conditional_formatting.add(f"{overall}2:{overall}{last}", done)
 
 
 def _protect(tab: Worksheet) -> None:

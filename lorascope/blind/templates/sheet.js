@@ -119,6 +119,13 @@
     for (const name of ratings) check(name, String(entry.ratings[name] ?? ""));
     element("comment").value = entry.comment;
   };
+  // On a phone the choices would hide answer B. They keep their place, unseen, until B's heading stands above them.
+  const judge = document.querySelector(".judge");
+  const unfoldChoices = () => judge.classList.remove("folded");
+  const revealChoices = () => {
+    if (view !== "rating" || !judge.classList.contains("folded")) return;
+    if (element("heading-b").getBoundingClientRect().bottom <= judge.getBoundingClientRect().top) unfoldChoices();
+  };
   const showRow = (place) => {
     at = place;
     const [question, a, b] = rows[at].texts;
@@ -130,9 +137,11 @@
     showEntry();
     showCounts();
     element("previous").disabled = at === 0;
-    document.querySelector(".judge").scrollTop = 0;
+    judge.scrollTop = 0;
+    judge.classList.toggle("folded", !isDone(entries[at]) && !judge.classList.contains("unfolded"));
     element("heading").focus({ preventScroll: true });
     element("rating").scrollIntoView();
+    revealChoices();
     keep();
   };
   const showFinish = () => {
@@ -174,6 +183,7 @@
   // ---- rating ----
   const choose = (code) => {
     entries[at].overall = code;
+    unfoldChoices();
     check("overall", code);
     changed();
     speak(code ? labels[code] : words.clear);
@@ -184,7 +194,8 @@
     changed();
   };
   const unfold = (open) => {
-    document.querySelector(".judge").classList.toggle("unfolded", open);
+    if (open) unfoldChoices();
+    judge.classList.toggle("unfolded", open);
     element("more").setAttribute("aria-expanded", String(open));
   };
   const focusRating = (name) => document.querySelector(`input[name="${name}"]:checked`).focus();
@@ -358,9 +369,10 @@
       return radio && radio !== "overall" ? () => rate(radio, 0) : () => choose("");
     }
     if (/^[0-9]$/.test(key) && radio && radio !== "overall") {
-      return Number(key) <= 5 ? () => rateAndGoOn(radio, Number(key)) : null;
+      return Number(key) <= 5 ? () => rateAndGoOn(radio, Number(key)) : () => notify(words.not_a_rating);
     }
     if (/^[1-6]$/.test(key)) return () => choose(choices[Number(key) - 1]);
+    if (/^[0789]$/.test(key)) return () => notify(words.not_a_choice);
     return KEYS[key] ?? null;
   };
   const onKey = (event) => {
@@ -388,7 +400,9 @@
     connect({ more: () => unfold(element("more").getAttribute("aria-expanded") !== "true") });
     connect({ "overview-close": () => element("overview").close() });
     element("overview").addEventListener("keydown", moveInGrid);
-    document.querySelector(".judge").addEventListener("change", ({ target }) => {
+    window.addEventListener("scroll", revealChoices, { passive: true });
+    window.addEventListener("resize", revealChoices);
+    judge.addEventListener("change", ({ target }) => {
       if (target.name === "overall") choose(target.value);
       else if (ratings.includes(target.name)) rate(target.name, Number(target.value));
     });

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lorascope.gates.outputs.urgency import blocks, by_urgency, headline
+from lorascope.errors import LorascopeError
+from lorascope.gates.outputs.urgency import blocks, by_urgency, headline, in_one_sentence
 from lorascope.schema.gates import GateReport, GateRow
 
 _MOST = 10
@@ -35,6 +36,11 @@ def github_annotations(report: GateReport, file: str) -> str:
         message = f"{len(left_out):,} more are not shown here: {headline(report)}"
         shown = [*shown, _Annotation(level, report.policy, message)]
     return "".join(_command(each, file) for each in shown)
+
+
+def github_error(error: LorascopeError) -> str:
+    """One workflow command for what kept the gate from being judged at all: the problem, where, and what to do."""
+    return f"::error title=lorascope gate::{_data(in_one_sentence(error))}\n"
 
 
 def _of_rows(report: GateReport) -> Iterator[_Annotation]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from lorascope.gates.outputs.urgency import blocks
@@ -27,8 +29,8 @@ def junit(report: GateReport) -> str:
     suites = ElementTree.Element("testsuites")
     attributes = {"name": _legal(report.policy), **{key: str(count) for key, count in counts.items()}}
     suite = ElementTree.SubElement(suites, "testsuite", attributes)
-    for row, kind in zip(report.rows, kinds, strict=True):
-        _case(suite, row, kind)
+    for row, name, kind in zip(report.rows, _names(report.rows), kinds, strict=True):
+        _case(suite, row, name, kind)
     if report.warnings:
         ElementTree.SubElement(suite, "system-out").text = _legal("\n".join(report.warnings))
     ElementTree.indent(suites)
@@ -43,8 +45,19 @@ def _kind(row: GateRow) -> str | None:
     return "skipped"
 
 
-def _case(suite: ElementTree.Element, row: GateRow, kind: str | None) -> None:
-    name = _legal(f"{row.address} {row.rule}")
+def _names(rows: Sequence[GateRow]) -> list[str]:
+    """One name a case: views of tests keep one of two that are called the same. Gates alike differ by their line."""
+    plain = [_legal(f"{row.address} {row.rule}") for row in rows]
+    shared, seen = Counter(plain), Counter[str]()
+    names = []
+    for name, row in zip(plain, rows, strict=True):
+        told = f"{name} (line {row.line})" if shared[name] > 1 and row.line is not None else name
+        seen[told] += 1
+        names.append(told if seen[told] == 1 else f"{told} ({seen[told]})")
+    return names
+
+
+def _case(suite: ElementTree.Element, row: GateRow, name: str, kind: str | None) -> None:
     case = ElementTree.SubElement(suite, "testcase", {"classname": "lorascope.gate", "name": name})
     message = _legal(f"{row.outcome}: {row.evidence}")
     if kind is not None:

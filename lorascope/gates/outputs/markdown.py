@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from lorascope.gates.outputs.urgency import blocks, by_urgency, headline
+from lorascope.errors import LorascopeError
+from lorascope.gates.outputs.urgency import blocks, by_urgency, headline, in_one_sentence, whether_blocks
 from lorascope.schema.gates import GateReport, GateRow
 
 _LIMIT = 1_000_000
 """Bytes. GitHub takes 1 MiB for all summaries of one step."""
-_COLUMNS = ("Outcome", "Severity", "Measurement", "Rule", "Evidence")
+_COLUMNS = ("Outcome", "Blocks", "Measurement", "Rule", "Evidence")
 _FOR_THE_FOOT = 200
 
 
@@ -25,13 +26,18 @@ def markdown(report: GateReport, limit: int = _LIMIT) -> str:
     size = sum(len(line.encode("utf-8", "replace")) for line in lines) + _FOR_THE_FOOT
     rows = by_urgency(report)
     for place, row in enumerate(rows):
-        line = _row(tuple(map(_cell, (row.outcome, row.severity, row.address, row.rule, _evidence(row)))))
+        line = _row(tuple(map(_cell, (row.outcome, whether_blocks(row), row.address, row.rule, _evidence(row)))))
         size += len(line.encode("utf-8", "replace"))
         if size > limit:
             lines.append(f"\n{len(rows) - place:,} more rows are left out here.\n")
             break
         lines.append(line)
     return "".join(lines)
+
+
+def markdown_error(error: LorascopeError) -> str:
+    """One line for what kept the gate from being judged at all."""
+    return f"### lorascope gate could not judge: {_cell(in_one_sentence(error))}\n\n"
 
 
 def _sentence(report: GateReport) -> str:
@@ -44,7 +50,8 @@ def _sentence(report: GateReport) -> str:
         return f"Nothing blocks. {compared}{sure}."
     invalid = sum(row.outcome == "INVALID" for row in blocking)
     why = f", {invalid} of them because the two sides cannot be compared" if invalid else ""
-    return f"**{len(blocking):,} of {len(report.rows):,} rules block{why}.** {compared}{sure}."
+    block = "blocks" if len(blocking) == 1 else "block"
+    return f"**{len(blocking):,} of {len(report.rows):,} checks {block}{why}.** {compared}{sure}."
 
 
 def _evidence(row: GateRow) -> str:

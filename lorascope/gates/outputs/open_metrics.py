@@ -15,7 +15,7 @@ _NUMBERS = {
     "value": "Value that the rule judges: the improvement for max_drop and min_gain, else the estimate",
     "low": "One-sided lower bound of the value",
     "high": "One-sided upper bound of the value",
-    "limit": "Limit of the rule",
+    "limit": "Limit on the scale of the value: max_drop with a minus sign, all others as the policy gives them",
     "n": "Items the value rests on",
 }
 _NAMES = {name: "items" if name == "n" else name for name in _NUMBERS}
@@ -55,9 +55,14 @@ def _families(report: GateReport) -> list[Metric]:
     for labels, row in _distinct(report):
         outcomes.add_metric(labels, {each: each == row.outcome for each in OUTCOMES})
         for name, family in numbers.items():
-            if getattr(row, name) is not None:
-                family.add_metric(labels, float(getattr(row, name)))
+            if (number := _limit(row) if name == "limit" else getattr(row, name)) is not None:
+                family.add_metric(labels, float(number))
     return [passed, outcomes, *numbers.values()]
+
+
+def _limit(row: GateRow) -> float | None:
+    """The limit where the value is drawn: an improvement may go down to minus ``max_drop``."""
+    return -row.limit if row.limit and row.rule.startswith("max_drop ") else row.limit
 
 
 def _distinct(report: GateReport) -> list[tuple[list[str], GateRow]]:

@@ -12,6 +12,7 @@ import pytest
 
 from lorascope.blind.checking import check_sheets
 from lorascope.blind.filled_values import is_date, parse_rating, quoted, shown
+from lorascope.blind.key import row_digest
 from lorascope.blind.rows import FilledSheet, SheetRow
 from lorascope.errors import DataError
 
@@ -74,7 +75,7 @@ def test_rows_of_another_study_among_this_ones(made: Any) -> None:
     sheet = make.changed(made.sheet("rater-1", TUNED), 4, commitment="hmac-0")
     found = problems([sheet], made)
     assert "1 row without this study's mark (row 6): sheets were mixed" in found[0]
-    assert "1 of 21 rows are missing" in found[1]
+    assert "a row is missing, of 21" in found[1]
 
 
 def test_unknown_doubled_and_foreign_rows_are_named(made: Any) -> None:
@@ -91,7 +92,7 @@ def test_unknown_doubled_and_foreign_rows_are_named(made: Any) -> None:
     assert "the rater column says 'rater-3'" in found[2]
     assert found[3] == "rater-1.csv, row 8 (rater-1): the row has no id"
     assert found[4] == "rater-1.csv (rater-1): 1 row of rater-2 in this sheet (row 5)"
-    assert "4 of 21 rows are missing" in found[5]
+    assert "4 rows are missing, of 21" in found[5]
 
 
 @pytest.mark.parametrize(("other", "says"), [(TUNED, "the same choices"), (make.prefer("base"), "other choices")])
@@ -104,10 +105,85 @@ def test_two_sheets_of_one_rater(made: Any, other: Any, says: str) -> None:
 def test_missing_rows_are_counted_by_rater(made: Any) -> None:
     sheet = made.sheet("rater-3", TUNED)
     short = replace(sheet, rows=sheet.rows[5:])
-    names = ", ".join(row.id for row in sheet.rows[:3])
-    assert problems([short], made) == [f"rater-3.csv (rater-3): 5 of 21 rows are missing ({names}, …)"]
+    names = ", ".join(row.id for row in sheet.rows[:5])
+    assert problems([short], made) == [f"rater-3.csv (rater-3): 5 rows are missing, of 21 ({names})"]
     checked = check_sheets([short], made.key, allow_partial=True)
     assert checked.open_rows == {"rater-3": 5}
+
+
+def test_open_and_missing_rows_have_remedies_of_their_own(made: Any) -> None:
+    sheet = made.sheet("rater-3", TUNED)
+    with pytest.raises(DataError) as caught:
+        check_sheets([replace(sheet, rows=sheet.rows[1:])], made.key)
+    assert "put the missing rows back" in str(caught.value.remedy)
+    assert "open rows" not in str(caught.value.remedy)
+    with pytest.raises(DataError) as caught:
+        check_sheets([make.changed(sheet, 0, overall="")], made.key)
+    assert "have the open rows rated" in str(caught.value.remedy)
+    assert "missing" not in str(caught.value.remedy)
+
+
+def test_sheets_of_one_name_are_told_apart_by_their_folders(made: Any) -> None:
+    sheets = [replace(made.sheet(rater, TUNED, "s.csv"), folder=f"from/{rater}") for rater in made.key.raters[:2]]
+    sheets = [make.changed(sheet, 3, overall="C") for sheet in sheets]
+    found = problems([*sheets, make.changed(made.sheet("rater-3", TUNED), 0, overall="")], made)
+    assert sorted(line.partition(" (")[0] for line in found) == [
+        "from/rater-1/s.csv, row 5",
+        "from/rater-2/s.csv, row 5",
+        "rater-3.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text", "said"),
+    [
+        ("gbk", "a\ufffdb", "saved as GBK, which cannot hold U+FFFD"),
+        ("gbk", "好😀 ok", "saved as GBK, which cannot hold U+1F600"),
+        ("cp1252", "ünder 中文", "saved as Windows-1252, which cannot hold U+4E2D (中), U+6587 (文)"),
+    ],
+)
+def test_characters_that_the_encoding_cannot_hold_are_named(encoding: str, text: str, said: str) -> None:
+    made = make.make_study(repeats=0, checks=0, same=0)
+    rows = {row.id: row for row in made.key.rows}
+    item = rows[made.rows["rater-1"][0].id].item
+    for shown_rows in made.rows.values():
+        for place, row in enumerate(shown_rows):
+            if rows[row.id].item == item:
+                shown_rows[place] = replace(row, question=text)
+    digests = {row.id: row_digest(make.SALT, row) for each in made.rows.values() for row in each}
+    keyed = [row.model_copy(update={"digest": digests[row.id]}) for row in made.key.rows]
+    made = make.Made(made.key.model_copy(update={"rows": keyed}), made.rows)
+    sheets = made.fill(TUNED)
+    _, a, b = sheets[0].rows[0].texts
+    for lost in (
+        text.encode(encoding, "replace").decode(encoding),
+        text.replace("😀", "??").encode(encoding, "replace").decode(encoding),
+    ):
+        spoilt = replace(make.changed(sheets[0], 0, texts=(lost, a, b)), encoding=encoding)
+        with pytest.raises(DataError) as caught:
+            check_sheets([spoilt, *sheets[1:]], made.key)
+        assert f"question is not the text shown: {said}" in caught.value.problem
+        assert "CSV UTF-8" in str(caught.value.remedy)
+
+
+def test_an_edit_is_shown_where_it_stands(made: Any) -> None:
+    sheets = made.fill(TUNED)
+    question, a, b = sheets[0].rows[0].texts
+    (found,) = problems([make.changed(sheets[0], 0, texts=(f"{question[:9]}X{question[9:]}", a, b)), *sheets[1:]], made)
+    assert (
+        f"question differs from character 10 on: {question[:9] + 'X' + question[9:]!r}, shown was {question!r}" in found
+    )
+    (found,) = problems([make.changed(sheets[0], 0, texts=(question, a[:6], b)), *sheets[1:]], made)
+    assert f"answer A ends after character 6 of {len(a)}" in found
+
+
+def test_the_reading_whose_digests_verify_is_taken(made: Any) -> None:
+    right = made.sheet("rater-1", TUNED)
+    wrong = replace(right, rows=tuple(replace(row, texts=("黵", "b", "c")) for row in right.rows), encoding="gbk")
+    checked = check_sheets([replace(wrong, otherwise=(replace(right, encoding="cp1252"),))], made.key)
+    assert len(checked.votes) == 21
+    found = problems([replace(wrong, otherwise=(replace(wrong, encoding="cp1252"),))], made)
+    assert len(found) == 21
 
 
 def test_open_rows_are_counted_and_may_be_allowed(made: Any) -> None:
@@ -115,9 +191,7 @@ def test_open_rows_are_counted_and_may_be_allowed(made: Any) -> None:
     for place in (0, 3, 4, 9):
         sheet = make.changed(sheet, place, overall="")
     whole = made.sheet("rater-2", TUNED)
-    assert problems([sheet, whole], made) == [
-        "rater-1.csv (rater-1): overall is empty in 4 rows (row 2, row 5, row 6, …)"
-    ]
+    assert problems([sheet, whole], made) == ["rater-1.csv (rater-1): overall is empty in 4 rows (rows 2, 5–6, 11)"]
     checked = check_sheets([sheet, whole], made.key, allow_partial=True)
     assert checked.open_rows == {"rater-1": 4}
     assert len(checked.votes) == 2 * 21 - 4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lorascope.blind.filled_values import parse_rating
 from lorascope.blind.formats.csv_sheet import csv_bytes, read_csv
-from lorascope.blind.formats.table import COLUMNS, instructions, overall_code, protect, rating_text, unprotect
+from lorascope.blind.formats.table import COLUMNS, headings, instructions, overall_code, protect, rating_text, unprotect
 from lorascope.blind.rows import OVERALL, RATINGS, Sheet, SheetRow
 from lorascope.blind.scales import words
 from lorascope.errors import DataError
@@ -130,6 +130,21 @@ def test_separators_and_encodings(separator: str, encoding: str):
     assert (row.overall, row.ratings["fluency_b"], row.place) == ("A much", "4", "rater-1.csv, row 2")
 
 
+@pytest.mark.parametrize("text", ["größer", "é", "voilà: ça", "Preis 5 € – „gut“"])
+def test_a_western_spreadsheets_own_csv_is_read(text: str):
+    sheet = read_csv(_filled(";", question=text, answer_a="ä").encode("cp1252"), "rater-1.csv")
+    readings = {each.encoding: each.rows[0].texts[0] for each in (sheet, *sheet.otherwise)}
+    assert readings["cp1252"] == text
+    assert list(readings) in (["cp1252"], ["gbk", "cp1252"], ["gb18030", "cp1252"])
+
+
+def test_bytes_that_two_encodings_allow_are_chinese_first():
+    sheet = read_csv(_filled(question="怎么办").encode("gbk"), "rater-1.csv")
+    assert (sheet.encoding, sheet.rows[0].texts[0]) == ("gbk", "怎么办")
+    assert [each.encoding for each in sheet.otherwise] == ["cp1252"]
+    assert read_csv(_filled(question="x").encode(), "rater-1.csv").otherwise == ()
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32", "cp037"])
 def test_another_encoding_is_named(encoding: str):
     with pytest.raises(DataError, match=r"encoding is not one of UTF-8, UTF-16 .* GBK/GB18030") as caught:
@@ -239,6 +254,13 @@ def test_ratings_are_left_for_the_check_except_for_the_programs_own_spelling():
     (row,) = read_csv(_filled(accuracy_a="6", logic_b="4-May", fluency_a="4.0", overall="x").encode(), "r.csv").rows
     assert (row.ratings["accuracy_a"], row.ratings["logic_b"], row.ratings["fluency_a"]) == ("6", "4-May", "4")
     assert row.overall == "x"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_instructions_say_what_each_column_means(language: str):
+    text = instructions(language)
+    for name, meant in headings(language).items():
+        assert f"  {name}: {meant} (" in text
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

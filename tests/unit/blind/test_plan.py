@@ -53,6 +53,7 @@ def test_the_words_say_every_number(plan: StudyPlan) -> None:
         assert word in told
     assert len(describe(plan, "zh")) == len(describe(plan)) == 8
     assert "主要终点" in describe(plan, "zh")[0]
+    assert "each item's share of votes, ties half, averaged over items" in told
 
 
 def test_the_words_state_the_rules_that_are_applied(plan: StudyPlan) -> None:

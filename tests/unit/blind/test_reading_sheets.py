@@ -209,6 +209,20 @@ def test_what_is_no_sheet_is_named(tmp_path: Path, content: bytes, problem: str)
     assert problem in _refusal(tmp_path, content)
 
 
+def test_a_report_is_told_from_a_rating_page(tmp_path: Path):
+    report = b'<!doctype html>\n<html lang="en"><head><meta name="generator" content="lorascope 1.0"></head></html>'
+    message = _refusal(tmp_path, report, "report.html")
+    assert "report of a result" in message
+    assert "rating page" not in message
+    assert "a web page, not a rating sheet" in _refusal(tmp_path, b"<html><body>hello</body></html>")
+
+
+def test_a_place_is_said_with_its_folder(tmp_path: Path):
+    assert str(tmp_path / "rater-1.csv") in _refusal(tmp_path, b"name,age\nx,1\n")
+    path = _written(_sheet(["one"]), tmp_path, "csv")
+    assert read_sheet(path).folder == str(tmp_path)
+
+
 def test_label_studios_csv_export_is_sent_back_for_json(tmp_path: Path):
     heading = "annotation_id,annotator,answer_a,answer_b,created_at,id,lead_time,overall,question,rater,row,study"
     message = _refusal(tmp_path, f"{heading}\n1,1,a,b,x,1,2,A,q,r,q1,s\n".encode())
@@ -218,7 +232,8 @@ def test_label_studios_csv_export_is_sent_back_for_json(tmp_path: Path):
 
 def test_a_missing_file_a_folder_and_a_huge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(DataError, match="cannot be read"):
+        with pytest.raises(DataError, match="cannot be read") as caught:
             read_sheet(path)
+        assert caught.value.remedy
     monkeypatch.setattr(reading, "LARGEST_FILE", 100)
     assert "more than any rating sheet needs" in _refusal(tmp_path, b"x" * 101)

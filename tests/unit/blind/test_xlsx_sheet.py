@@ -14,19 +14,22 @@ import pytest
 from openpyxl import Workbook, load_workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
+from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
 from lorascope.blind.formats import xlsx_reading
 from lorascope.blind.formats.table import COLUMNS
 from lorascope.blind.formats.xlsx_reading import read_xlsx
-from lorascope.blind.formats.xlsx_sheet import xlsx_bytes
+from lorascope.blind.formats.xlsx_sheet import TABS, WORKBOOK_COLUMNS, xlsx_bytes
 from lorascope.blind.formats.xlsx_text import escaped, unescaped
 from lorascope.blind.rows import RATINGS, FilledRow, Sheet, SheetRow
 from lorascope.blind.scales import words
 from lorascope.errors import DataError
 
 COMMITMENT = "hmac-" + "0f" * 32
-OVERALL, ACCURACY_A, COMMENT = (COLUMNS.index(name) + 1 for name in ("overall", "accuracy_a", "comment"))
+QUESTION, OVERALL, ACCURACY_A, COMMENT = (
+    WORKBOOK_COLUMNS.index(name) + 1 for name in ("question", "overall", "accuracy_a", "comment")
+)
 
 
 def _sheet(*texts: str, language: str = "en", rater: str = "rater-1") -> Sheet:
@@ -67,9 +70,9 @@ def _with_part(content: bytes, name: str, part: bytes) -> bytes:
 def test_the_workbook_has_one_formula_and_it_holds_no_text_of_the_study():
     book = load_workbook(io.BytesIO(xlsx_bytes(_sheet("=1+1", '=HYPERLINK("http://x")', "@A1", "#N/A"))))
     formulas = [cell.value for tab in book for row in tab.iter_rows() for cell in row if cell.data_type == "f"]
-    assert formulas == ["=COUNTA(Ratings!$E$2:$E$5)"]
-    assert [book["Ratings"].cell(row, 2).data_type for row in range(2, 6)] == ["s"] * 4
-    assert [book["Ratings"].cell(row, 2).quotePrefix for row in range(2, 6)] == [True, True, True, False]
+    assert formulas == ["=COUNTA('Ratings'!$D$2:$D$5)"]
+    assert [book["Ratings"].cell(row, QUESTION).data_type for row in range(2, 6)] == ["s"] * 4
+    assert [book["Ratings"].cell(row, QUESTION).quotePrefix for row in range(2, 6)] == [True, True, True, False]
     assert book.sheetnames == ["Ratings", "Instructions"]
     assert book.active.title == "Ratings"
 
@@ -77,11 +80,13 @@ def test_the_workbook_has_one_formula_and_it_holds_no_text_of_the_study():
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_lists_offer_the_languages_labels_and_the_five_ratings(language: str):
     book = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one", "two", language=language))))
-    offers = {str(offer.sqref): offer for offer in book["Ratings"].data_validations.dataValidation}
-    assert list(offers) == [f"{letter}2:{letter}3" for letter in "EFGHIJKLM"]
-    tab, cells = offers["E2:E3"].formula1.split("!")
-    assert [row[0].value for row in book[tab][cells.replace("$", "")]] == list(words(language).overall.values())
-    assert {offers[f"{letter}2:{letter}3"].formula1 for letter in "FGHIJKLM"} == {'"1,2,3,4,5"'}
+    offers = {str(offer.sqref): offer for offer in book[TABS[language][0]].data_validations.dataValidation}
+    assert list(offers) == [f"{letter}2:{letter}3" for letter in "DEFGHIJKL"]
+    tab, cells = offers["D2:D3"].formula1.split("!")
+    assert [row[0].value for row in book[tab.strip("'")][cells.replace("$", "")]] == list(
+        words(language).overall.values()
+    )
+    assert {offers[f"{letter}2:{letter}3"].formula1 for letter in "EFGHIJKL"} == {'"1,2,3,4,5"'}
     for offer in offers.values():
         assert offer.type == "list"
         assert offer.errorStyle == "stop"
@@ -92,7 +97,9 @@ def test_the_lists_offer_the_languages_labels_and_the_five_ratings(language: str
 
 def test_only_the_raters_cells_are_unlocked_and_no_password_is_set():
     tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one"))))["Ratings"]
-    unlocked = [name for place, name in enumerate(COLUMNS, start=1) if not tab.cell(2, place).protection.locked]
+    unlocked = [
+        name for place, name in enumerate(WORKBOOK_COLUMNS, start=1) if not tab.cell(2, place).protection.locked
+    ]
     assert unlocked == ["overall", *RATINGS, "comment"]
     assert all(cell.protection.locked for cell in tab[1])
     assert tab.protection.sheet
@@ -101,8 +108,41 @@ def test_only_the_raters_cells_are_unlocked_and_no_password_is_set():
 
 def test_the_heading_stays_in_sight_and_texts_are_wrapped():
     tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one"))))["Ratings"]
-    assert tab.freeze_panes == "B2"
+    assert tab.freeze_panes == "D2"
     assert all(cell.alignment.wrap_text for row in tab.iter_rows() for cell in row)
+
+
+def test_choice_and_ratings_are_in_sight_on_a_laptop_beside_the_texts():
+    tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one"))))["Ratings"]
+    widths = [tab.column_dimensions[get_column_letter(place)].width for place in range(1, len(WORKBOOK_COLUMNS) + 1)]
+    assert sum(widths[:3]) <= 120
+    assert sum(widths[: WORKBOOK_COLUMNS.index("accuracy_a") + 2]) <= 160
+    assert WORKBOOK_COLUMNS[-3:] == ("id", "rater", "study")
+    assert sorted(WORKBOOK_COLUMNS) == sorted(COLUMNS)
+
+
+def test_columns_too_wide_for_a_laptop_do_not_stay_while_others_scroll():
+    tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("word " * 400))))["Ratings"]
+    assert tab.freeze_panes == "A2"
+
+
+@pytest.mark.parametrize(("written", "renamed"), [("zh", "Ratings"), ("en", "评分"), ("zh", "Tabelle1")])
+def test_the_tab_is_found_by_its_name_in_either_language_or_by_its_headings(written: str, renamed: str):
+    book = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one", language=written))))
+    assert book.sheetnames == list(TABS[written])
+    book[TABS[written][0]].title = renamed
+    book.move_sheet(renamed, 1)
+    assert [row.id for row in read_xlsx(_saved(book), "r.xlsx").rows] == ["q00f"]
+
+
+@pytest.mark.parametrize("error", [AttributeError, TypeError, KeyError])
+def test_a_fault_of_ours_is_not_called_a_damaged_file(monkeypatch: pytest.MonkeyPatch, error: type[Exception]):
+    def broken(value: object) -> str:
+        raise error("a slip in the code")
+
+    monkeypatch.setattr(xlsx_reading, "_text", broken)
+    with pytest.raises(error, match="a slip"):
+        read_xlsx(xlsx_bytes(_sheet("one")), "r.xlsx")
 
 
 def test_rows_are_as_high_as_their_longest_text_within_what_spreadsheets_show():
@@ -110,14 +150,14 @@ def test_rows_are_as_high_as_their_longest_text_within_what_spreadsheets_show():
         tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet(*texts))))["Ratings"]
         return [tab.row_dimensions[number].height for number in range(2, len(texts) + 2)]
 
-    short, lines, latin, wide, longest = heights("x", "x\n" * 9 + "x", "x" * 400, "好" * 400, "x\n" * 3000 + "x")
+    short, lines, latin, wide, longest = heights("x", "x\n" * 9 + "x", "x" * 300, "好" * 300, "x\n" * 3000 + "x")
     assert short < latin < wide < longest == 409
     assert lines == 10 * 15 + 3
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_second_tab_holds_instructions_choices_and_anchors(language: str):
-    tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one", language=language))))["Instructions"]
+    tab = load_workbook(io.BytesIO(xlsx_bytes(_sheet("one", language=language))))[TABS[language][1]]
     texts = {cell.value for row in tab.iter_rows() for cell in row}
     said = words(language)
     expected = {said.title, *said.instructions, *said.overall.values(), said.overall_title}
@@ -172,7 +212,7 @@ def test_escapes_of_other_programs_are_read():
 
 def test_a_cell_that_was_partly_coloured_is_read_as_its_text():
     rich = CellRichText("on", TextBlock(InlineFont(b=True), "e"))
-    assert _with_cell(2, 2, rich).texts == ("one", "one a", "one")
+    assert _with_cell(2, QUESTION, rich).texts == ("one", "one a", "one")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +249,7 @@ def test_a_formula_for_a_rating_is_refused(column: int):
     with pytest.raises(DataError, match="is a formula, not a rating") as caught:
         _with_cell(2, column, "=1+3")
     assert "rater-1.xlsx, row 2" in str(caught.value)
-    assert COLUMNS[column - 1] in str(caught.value)
+    assert WORKBOOK_COLUMNS[column - 1] in str(caught.value)
 
 
 def test_rows_are_read_in_any_order_hidden_or_with_empty_ones_between():

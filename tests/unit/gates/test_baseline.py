@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from lorascope.errors import EvaluationError, InvalidComparison, OutputError, UsageError
+from lorascope.errors import (
+    DataError,
+    EvaluationError,
+    InvalidComparison,
+    LorascopeError,
+    OutputError,
+    UsageError,
+)
 from lorascope.gates.blessing import bless, comparison_of, table_of
 from lorascope.gates.judging import Absent, Reading
 from lorascope.gates.labelled import LabelSets, score_sets
@@ -44,7 +52,7 @@ from lorascope.schema.items import (
     TokensItem,
 )
 from lorascope.workflows.gate_baseline import bless as pin
-from lorascope.workflows.gate_baseline import document
+from lorascope.workflows.gate_baseline import document, read_baseline
 from lorascope.workflows.publish import document as result_document
 
 WORDS = [
@@ -473,7 +481,7 @@ def test_what_may_not_be_blessed(runs: Callable[[str, float, int], Run], run: Ca
     with pytest.raises(EvaluationError, match=r"no samples\.parquet"):
         bless(old.comparison, None)
     failed = old.comparison.model_copy(update={"gates": GateReport(policy="gates.toml", passed=False, rows=[])})
-    with pytest.raises(EvaluationError, match=r"did not pass gates\.toml") as caught:
+    with pytest.raises(EvaluationError, match=r"did not pass gates\.toml, .*compare --gates") as caught:
         bless(failed, old.samples)
     assert caught.value.exit_code == 3
     assert bless(failed, old.samples, allow_failing=True).paired
@@ -602,6 +610,50 @@ def test_undefined_measurements_are_kept_with_their_reason(runs: Callable[[str, 
     before = Baseline(comparison_of(file), None, old.samples, blessed=file)
     assert before.left_undefined(null[0], "lora")
     assert before.measurement(null[0], "lora", of_base=True) is None
+
+
+def _saved(old: Run, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "result.json").write_text(result_document(old.comparison))
+    pyarrow.parquet.write_table(old.samples, folder / "samples.parquet")
+    return folder / "result.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "code"),
+    [
+        ("not json", DataError, 2),
+        ("[]", DataError, 2),
+        ("[" * 100_000, DataError, 2),
+        ('{"schema_version": 99}', EvaluationError, 3),
+        ('{"baseline_version": 99}', InvalidComparison, 3),
+    ],
+)
+def test_what_cannot_be_read_is_input_and_another_version_no_comparison(
+    text: str, error: type[LorascopeError], code: int, runs: Callable[[str, float, int], Run], tmp_path: Path
+) -> None:
+    result, target = _saved(runs("text", 0.2, 1), tmp_path / "new"), tmp_path / "baseline.json"
+    target.write_text(text)
+    with pytest.raises(error, match="the baseline") as caught:
+        read_baseline(target, result)
+    assert caught.value.exit_code == code
+    assert "lorascope gate bless" in str(caught.value.remedy)
+
+
+def test_blessing_tells_in_one_line_what_cannot_be_paired(
+    runs: Callable[[str, float, int], Run], tmp_path: Path
+) -> None:
+    old = runs("text", 0.2, 1)
+    unpaired = bless(old.comparison, old.samples).unpaired
+    own = next(each for each in old.comparison.measurements if each.adapted is not None and each.area == "task")
+    others = [own.model_copy(update={"metric": f"own_{place}", "slice": None}) for place in range(9)]
+    whole = [*old.comparison.measurements, *others]
+    more = replace(old, comparison=old.comparison.model_copy(update={"measurements": whole}))
+    console = Console(file=io.StringIO(), width=300)
+    pin(_saved(more, tmp_path / "old"), tmp_path / "baseline.json", console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 2
+    assert f"{len(unpaired) + 9:,} more cannot be paired item by item: it has no item scores in the samples" in lines[1]
 
 
 def test_only_baselines_are_replaced(runs: Callable[[str, float, int], Run], tmp_path: Path) -> None:

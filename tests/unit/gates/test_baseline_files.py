@@ -127,7 +127,7 @@ def test_unreadable_baselines_cannot_be_compared_with(
 def test_what_is_neither_baseline_nor_result_is_refused(tmp_path: Path, save: Save, text: str) -> None:
     target = tmp_path / "baseline.json"
     target.write_text(text)
-    with pytest.raises(InvalidComparison, match="the baseline"):
+    with pytest.raises(DataError, match="the baseline"):
         read_baseline(target, save("new"))
 
 

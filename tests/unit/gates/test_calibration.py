@@ -12,6 +12,7 @@ from scipy.stats import t as student_t
 from lorascope.errors import UsageError
 from lorascope.gates.calibration import calibrate, default_policy
 from lorascope.gates.judging import Reading, judge, quantile
+from lorascope.gates.pairing import Baseline
 from lorascope.gates.planting import Answers, Changes, Readings, changes_of, draw
 from lorascope.gates.power import Rules, right_wrong_chances
 from lorascope.measures.core import Scored, item_rows, mean_of_items
@@ -484,3 +485,40 @@ def test_the_page_commands_nothing(result: Result) -> None:
     assert "no change" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     assert "::" not in out.getvalue()
+
+
+def test_a_baseline_takes_the_place_of_the_runs_reference(result: Result) -> None:
+    random = np.random.default_rng(40)
+    base, adapted = answers(random, discordant=0.05)
+    old = adapted ^ random.permutation(np.arange(ITEMS) < 0.2 * ITEMS)
+    scores, earlier = {"accuracy": (base, adapted)}, {"accuracy": (base, old)}
+    comparison = of_scores(result, scores)
+    before = of_scores(result, earlier)
+    before.checkpoints[1] = before.checkpoints[1].model_copy(update={"content_hash": "h-old"})
+    baseline = Baseline(before, samples_of(earlier), samples_of(scores), "old.json")
+    gates = policy("max_drop = 0.02").model_copy(update={"baseline": "old.json"})
+    found = {}
+    for name, other in (("reference", None), ("baseline", baseline)):
+        out = io.StringIO()
+        console = Console(file=out, width=160)
+        report = run_calibrate(comparison, samples_of(scores), gates, console, baseline=other, resamples=400)
+        found[name] = report.rows[0], out.getvalue().splitlines()[0], report.baseline
+    (own, own_line, _), (row, line, named) = found["reference"], found["baseline"]
+    assert (own.changed, row.changed) == (pytest.approx(0.05), pytest.approx(0.20))
+    assert "the policy's baseline old.json is not used" in own_line
+    assert line == "Resampled: this result's items, against the adapted checkpoint in the baseline old.json."
+    assert named == "old.json"
+    told = right_wrong_chances(0.0, 0.20, ITEMS, Rules("max_drop", 0.02))
+    assert scenario(row, "no_change").passed.value == pytest.approx(told.passed, abs=0.06)
+
+
+def test_a_baseline_with_other_items_is_not_calibrated(result: Result) -> None:
+    scores = {"accuracy": answers(np.random.default_rng(41))}
+    comparison = of_scores(result, scores)
+    fewer = samples_of(scores).slice(1)
+    report = calibrate(
+        comparison, samples_of(scores), policy("max_drop = 0.02"),
+        baseline=Baseline(comparison, fewer, samples_of(scores)), resamples=20,
+    )  # fmt: skip
+    assert report.rows[0].scenarios == []
+    assert "not in the baseline" in (report.rows[0].reason or "")

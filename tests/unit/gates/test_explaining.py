@@ -42,7 +42,8 @@ def test_table_of_the_contract_without_a_result() -> None:
     assert still.chances.failed <= 0.05
     assert still.chances.passed == pytest.approx(0.41, abs=0.01)
     assert still.needed == pytest.approx(1550, abs=10)
-    assert len(seen) == 30
+    # Nothing, 0.02, 0.04 and 0.05.
+    assert len(seen) == 3 * 5 * 4
     assert all(
         each.chances.passed + each.chances.failed + each.chances.inconclusive == pytest.approx(1) for each in found.seen
     )
@@ -83,7 +84,8 @@ def test_other_rules_have_their_own_chances(rule: str) -> None:
         assert at[500, 0.05].chances.failed < 0.8
     else:
         assert at[500, 0.0].chances.inconclusive == pytest.approx(0, abs=1e-6)
-        assert {each.needed for each in found.seen} == {None}
+        assert {each.needed for each in found.seen if each.discordant == 0.10} == {178}
+        assert all(each.chances.passed >= 0.8 for each in found.seen if each.drop == 0 and each.n > (each.needed or 0))
 
 
 def test_correction_is_told_with_its_number_of_tests(measured: Build, result: Result) -> None:
@@ -177,6 +179,51 @@ def test_page_holds_words_and_numbers(with_result: bool, measured: Build, result
     gates = policy("support.accuracy", "max_drop = 0.02")
     assert run_explain(gates, Console(file=out, width=160), comparison, name="ci/gates.toml") == 0
     text = out.getvalue()
-    assert "support.accuracy: max_drop = 0.02 (significant) (gates.toml, line 3)" in text
-    assert "Items for 80 % PASS" in text
+    assert "support.accuracy: max_drop = 0.02 (significant) (ci/gates.toml, line 3)" in text
+    assert text.count("Items for 80 % PASS") == 2
+    assert text.count('"items would decide"') == 1
     assert ("1,546" in text) != with_result
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("support.rouge", "rouge: no such metric; nearest: rougeL"),
+        ("support.(rougeL|bleu)", "only * is a wildcard"),
+        ("supp?rt.rougeL", "only * is a wildcard"),
+        ("support..*", "only * is a wildcard"),
+    ],
+)
+def test_addresses_that_mean_little_are_doubted(address: str, says: str) -> None:
+    (doubt,) = of(policy(address, "max_drop = 0.02")).doubts
+    assert says in doubt
+    out = io.StringIO()
+    run_explain(policy(address, "max_drop = 0.02"), Console(file=out, width=160))
+    assert f"doubt: {doubt}" in out.getvalue()
+
+
+@pytest.mark.parametrize("address", ["support.rougeL", "lora[1]:support.f1_micro@label=a|b", "*.*", "support.rouge*"])
+def test_addresses_that_mean_something_are_not(address: str, measured: Build, result: Result) -> None:
+    assert of(policy(address, "max_drop = 0.02")).doubts == ()
+    assert of(policy("support.own", "max_drop = 0.02"), result(measured("own"))).doubts == ()
+
+
+def test_assumed_drops_are_those_of_the_limit_too() -> None:
+    found = of(policy("support.accuracy", "max_drop = 0.1"))
+    drops = {share: sorted({each.drop for each in found.seen if each.discordant == share}) for share in (0.05, 0.2)}
+    assert drops == {0.05: [0.0, 0.05], 0.2: [0.0, 0.05, 0.1, 0.2]}
+    out = io.StringIO()
+    run_explain(policy("support.accuracy", "max_drop = 0.1"), Console(file=out, width=160))
+    assert "drop 0.2: FAIL" in out.getvalue()
+
+
+def test_the_assumption_is_told() -> None:
+    for metric, orientation in (("accuracy", False), ("bleu", True)):
+        told = " ".join(of(policy(f"support.{metric}", "max_drop = 0.02")).sentences)
+        assert "The table assumes right and wrong answers, of which 5, 10, 20 % differ" in told
+        assert ("orientation" in told) == orientation
+
+
+def test_no_drop_goes_beyond_the_scale(measured: Build, result: Result) -> None:
+    found = of(policy("support.accuracy", "max_drop = 0.6"), result(measured(delta=(0.0, -0.03, 0.03))))
+    assert [each.drop for each in found.seen] == pytest.approx([0.0, 0.05, 0.3, 0.6])

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pyarrow
 import pytest
 
 from lorascope.errors import ConfigError
-from lorascope.gates import evaluate, exit_code
+from lorascope.gates import Baseline, evaluate, exit_code
+from lorascope.gates.plausibility import check_policy
 from lorascope.schema.comparison import Comparison, Measurement, Missing, Slice
 from lorascope.schema.gates import GateReport, GateRow, Outcome
 from lorascope.schema.policy import GatePolicy, parse_policy
@@ -148,7 +150,9 @@ def test_too_few_items_do_not_pass_but_may_fail(measured: Build, result: Result)
 
 
 def test_counted_values_need_no_interval(measured: Build, result: Result) -> None:
-    counted = measured("intruder_count", own=(12, None, None), area="weights", task=None, direction="lower", n=28)
+    counted = measured(
+        "intruder_count", own=(12, None, None), area="weights", task=None, direction="lower", n=28, scale="0-inf"
+    )  # fmt: skip
     comparison = result(counted)
     assert rows_of("weights.intruder_count", "max = 12", "min_n = 99", comparison=comparison)[0].outcome == "PASS"
     assert rows_of("weights.intruder_count", "max = 11", comparison=comparison)[0].outcome == "FAIL"
@@ -179,10 +183,11 @@ def test_constant_scorer_does_not_pass_with_the_interval_of_unseen_exceptions(
     estimate = same.adapted.model_copy(update={"method": method})
     same = same.model_copy(update={"base": estimate, "adapted": estimate})
     moved = measured("f1", delta=(0.1, 0.0, 0.2))
-    limits = ("max_drop = 0.1", "min = 0.0", "max = 1.0")
+    limits = ("max_drop = 0.1", "min_gain = 0", "max = 0.9")
     rows = rows_of("support.accuracy", *limits, comparison=result(same, moved))
-    assert {row.outcome for row in rows} == {"FAIL"}
-    assert all("more difficult items" in row.evidence for row in rows)
+    lost = score == 0
+    assert {row.outcome for row in rows} == {"INCONCLUSIVE" if lost else "FAIL"}
+    assert all(("nothing is left to lose here" if lost else "more difficult items") in row.evidence for row in rows)
     better = same.model_copy(update={"base": estimate.model_copy(update={"value": 0.3})})
     rows = rows_of("support.accuracy", "max_drop = 0.1", comparison=result(better, moved))
     assert [row.outcome for row in rows] == ["PASS"]
@@ -246,7 +251,9 @@ def test_row_holds_the_numbers_behind_it(measured: Build, result: Result) -> Non
 
 
 def test_counted_and_missing_rows_hold_no_bounds(measured: Build, result: Result) -> None:
-    counted = measured("intruder_count", own=(12, None, None), area="weights", task=None, direction="lower", n=28)
+    counted = measured(
+        "intruder_count", own=(12, None, None), area="weights", task=None, direction="lower", n=28, scale="0-inf"
+    )  # fmt: skip
     (row,) = rows_of("weights.intruder_count", "max = 12", comparison=result(counted))
     assert (row.value, row.low, row.high, row.p_value, row.n) == (12, None, None, None, 28)
     (row,) = rows_of("weights.spikes", "max = 12", comparison=result(counted))
@@ -378,10 +385,7 @@ def test_retention_that_gains_much_warns(measured: Build, result: Result) -> Non
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("max_drop = 2", "0.02 may be meant"),
         ("min = 80", "no value"),
-        ("min = 0", "every value"),
-        ("max = 1", "every value"),
         ("min_gain = 2", "no gain"),
         ("max_drop = 0.5", None),
     ],
@@ -389,6 +393,117 @@ def test_retention_that_gains_much_warns(measured: Build, result: Result) -> Non
 def test_limits_off_the_scale_warn(line: str, says: str | None, measured: Build, result: Result) -> None:
     (row,) = rows_of("support.accuracy", line, comparison=result(measured(delta=(0.0, -0.01, 0.01))))
     assert (row.warning is None) if says is None else (says in str(row.warning))
+
+
+@pytest.mark.parametrize(
+    ("scale", "line", "says", "remedy"),
+    [
+        ("0-1", "max_drop = 2", "max_drop = 2 can never be exceeded on a metric of 0–1", "write 0.02 for 2 points"),
+        ("0-1", "max_drop = 1", "can never be exceeded", "write 0.01 for 1 point"),
+        ("-1-1", "max_drop = 2", "can never be exceeded on a metric of −1–1", "write 0.02 for 2 points"),
+        ("0-100", "max_drop = 100", "can never be exceeded on a metric of 0–100", "write a lower one"),
+        ("0-1", "min = 0", "min = 0 is met by every value", "write a higher one"),
+        ("0-inf", "min = 0", "every value of 0 or more", "write a higher one"),
+        ("0-1", "max = 80", "max = 80 is met by every value", "write 0.8 for 80 points"),
+        ("-1-1", "max_drop = 1.9", None, ""),
+        ("0-100", "max_drop = 2", None, ""),
+        ("unbounded", "max_drop = 200", None, ""),
+        ("0-inf", "max_drop = 200", None, ""),
+    ],
+)
+def test_limit_that_nothing_can_break_is_a_policy_error(
+    scale: str, line: str, says: str | None, remedy: str, measured: Build, result: Result
+) -> None:
+    collapsed = result(measured(own=(0.2, 0.1, 0.3), delta=(-0.64, -0.7, -0.6), scale=scale))
+    if says is None:
+        assert rows_of("support.accuracy", line, comparison=collapsed)
+        return
+    for address in ("support.accuracy", "support.*"):
+        with pytest.raises(ConfigError, match=says) as caught:
+            rows_of(address, line, 'rule = "point"', comparison=collapsed)
+        assert (caught.value.where, caught.value.exit_code) == ("gates.toml, line 3", 2)
+        assert remedy in str(caught.value.remedy)
+        assert ("scales apart" in str(caught.value.remedy)) == ("*" in address)
+
+
+def test_scale_is_that_of_the_name_where_nothing_was_measured(measured: Build, result: Result) -> None:
+    for text in ("max_drop = 2", "min = 0", "max = 1"):
+        with pytest.raises(ConfigError, match=r"support\.rougeL: m"):
+            check_policy(policy("support.rougeL", text))
+        with pytest.raises(ConfigError, match=r"support\.rougeL: m"):
+            rows_of("support.rougeL", text, comparison=result(measured()))
+    for address in ("support.bleu", "support.*", "support.own_metric", "support.rougeL_gap"):
+        check_policy(policy(address, "max_drop = 2"))
+
+
+@pytest.mark.parametrize(("limit", "warned"), [("0.02", True), ("2", False), ("0", False)])
+def test_fraction_on_a_metric_of_a_hundred_points_warns(
+    limit: str, warned: bool, measured: Build, result: Result
+) -> None:
+    bleu = measured("bleu", own=(30.0, 28.0, 32.0), delta=(0.0, -0.5, 0.5), scale="0-100")
+    (row,) = rows_of("support.bleu", f"max_drop = {limit}", comparison=result(bleu))
+    assert row.warning == ("BLEU is 0–100: 2 may be meant" if warned else None)
+
+
+def test_wildcard_behind_a_task_means_its_scores(measured: Build, result: Result) -> None:
+    moved = (0.0, -0.01, 0.01)
+    slower = measured("latency_ms_per_item", delta=(80.0, 70.0, 90.0), area="cost", direction="lower", scale="0-inf")
+    gap = measured("accuracy_gap", own=(0.1, 0.0, 0.2), delta=moved, area="gap", direction="none", scale="unbounded")
+    comparison = result(measured(delta=moved), slower, gap)
+    for address, found in {
+        "support.*": ["accuracy"],
+        "*.*": ["accuracy"],
+        "support.latency*": [],
+        "cost.*": ["latency_ms_per_item"],
+        "support.latency_ms_per_item": ["latency_ms_per_item"],
+    }.items():
+        rows = rows_of(address, "max_drop = 0.02", comparison=comparison)
+        assert [row.address for row in rows if row.outcome != "MISSING"] == [f"lora:support.{each}" for each in found]
+    assert [row.address for row in rows_of("gap.*", "max = 0.3", comparison=comparison)] == [
+        "lora:support.accuracy_gap"
+    ]
+    assert len(rows_of("support.*", "min = 0.1", comparison=comparison)) == 1
+
+
+def test_drop_is_told_as_one_with_both_values(measured: Build, result: Result) -> None:
+    fallen = measured(own=(0.361, 0.32, 0.4), delta=(-0.583, -0.63, -0.53))
+    assert fallen.base is not None
+    fallen = fallen.model_copy(update={"base": fallen.base.model_copy(update={"value": 0.944})})
+    (row,) = rows_of("support.accuracy", "max_drop = 0.02", 'rule = "strict"', comparison=result(fallen))
+    assert row.evidence.startswith("drop 0.583, 0.944 → 0.361 (one-sided 95 %: +0.5")
+    assert row.value == -0.583
+    (row,) = rows_of("support.accuracy", "max_drop = 0.02", comparison=result(measured(delta=(0.1, 0.05, 0.15))))
+    assert row.evidence.startswith("improvement +0.1 (")  # 0.7 and 0.7 are not its ends
+
+
+def test_p_value_is_told_where_it_matters(measured: Build, result: Result) -> None:
+    kept, fallen = measured(delta=(0.0, -0.01, 0.01)), measured("f1", delta=(-0.3, -0.35, -0.25))
+    lines = ("max_drop = 0.02", 'correction = "holm"')
+    rows = rows_of("support.*", *lines, comparison=result(kept, fallen))
+    assert [(row.outcome, "by Holm" in row.evidence) for row in rows] == [("PASS", False), ("FAIL", True)]
+    assert all(row.p_adjusted is not None for row in rows)
+
+
+@pytest.mark.parametrize(("direction", "worst"), [("higher", 0.0), ("lower", 1.0)])
+def test_nothing_left_to_lose_does_not_fail_and_hides_no_drop(
+    direction: str, worst: float, measured: Build, result: Result, scored: Callable[..., pyarrow.Table]
+) -> None:
+    at_end = (worst, max(worst - 0.0076, 0.0), min(worst + 0.0076, 1.0))
+    lost = measured(own=at_end, delta=(0.0, -0.0076, 0.0076), direction=direction)
+    moved = measured("f1", delta=(0.1, 0.0, 0.2))
+    comparison = result(lost, moved)
+    for rule in ("significant", "strict", "point"):
+        report = evaluate(policy("support.accuracy", "max_drop = 0.1", f'rule = "{rule}"'), comparison)
+        assert (report.rows[0].outcome, exit_code(report)) == ("INCONCLUSIVE", 0)
+        assert "nothing is left to lose here, so no drop can show" in report.rows[0].evidence
+    better = measured(own=(0.5, 0.45, 0.55), direction=direction)
+    old = [0.0, 1.0] * 250
+    baseline = Baseline(result(better, hashes={"lora": "h-old"}), scored(old), scored([worst] * 500))
+    (row,) = evaluate(policy("support.accuracy", "max_drop = 0.1"), comparison, baseline).rows
+    assert row.outcome == "FAIL"
+    assert row.evidence.startswith(f"drop 0.5, 0.5 → {worst:g}")
+    limit = "min = 0.5" if direction == "higher" else "max = 0.5"
+    assert rows_of("support.accuracy", limit, comparison=comparison)[0].outcome == "FAIL"
 
 
 def test_constant_scores_block_unless_the_value_alone_is_asked_for(measured: Build, result: Result) -> None:

@@ -9,7 +9,18 @@ import pytest
 import xmlschema
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from lorascope.gates.outputs import as_json, github_annotations, headline, junit, markdown, one_line, open_metrics
+from lorascope.errors import ConfigError
+from lorascope.gates.outputs import (
+    as_json,
+    github_annotations,
+    github_error,
+    headline,
+    junit,
+    markdown,
+    markdown_error,
+    one_line,
+    open_metrics,
+)
 from lorascope.schema.gates import GateReport, GateRow
 
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).parents[2] / "reference" / "junit.xsd"))
@@ -46,19 +57,22 @@ WORST = GateReport(
 
 
 def test_the_headline_counts_outcomes_by_urgency() -> None:
-    assert headline(REPORT) == "gates.toml: failed (2 FAIL, 1 INVALID, 1 MISSING, 1 INCONCLUSIVE, 2 PASS)"
+    assert (
+        headline(REPORT)
+        == "gates.toml: failed (1 FAIL, 1 INVALID, 1 MISSING block; 1 FAIL, 1 INCONCLUSIVE warn; 2 PASS)"
+    )
     assert headline(GateReport(policy="g", passed=True, rows=[])) == "g: passed (no rows)"
 
 
 def test_markdown_says_first_what_it_comes_to_and_what_blocks() -> None:
     text = markdown(REPORT)
-    assert "**3 of 7 rules block, 1 of them because the two sides cannot be compared.**" in text
+    assert "**3 of 7 checks block, 1 of them because the two sides cannot be compared.**" in text
     assert "against the baseline baseline.json, with one-sided bounds at 95 %" in text
     assert "- torch 2.1 there, 2.2 here" in text
     table = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| ")]
     assert table[1:] == [
-        ["| FAIL", "fail"], ["| INVALID", "fail"], ["| MISSING", "fail"], ["| FAIL", "warn"],
-        ["| INCONCLUSIVE", "warn"], ["| PASS", "fail"], ["| PASS", "fail"],
+        ["| FAIL", "yes"], ["| INVALID", "yes"], ["| MISSING", "yes"], ["| FAIL", "no"],
+        ["| INCONCLUSIVE", "no"], ["| PASS", "–"], ["| PASS", "–"],
     ]  # fmt: skip
     assert "why; note: too good" in text
 
@@ -113,6 +127,39 @@ def test_the_schema_of_junit_refuses_what_is_none() -> None:
         SCHEMA.validate(junit(REPORT).replace("<error ", "<invalid ").replace("</error>", "</invalid>"))
 
 
+def test_junit_gives_gates_alike_names_of_their_own() -> None:
+    alike = [row("PASS", line=3), row("FAIL", line=9), row("FAIL"), row("PASS"), row("PASS", address="lora:c.d")]
+    suite = fromstring(junit(GateReport(policy="g", passed=False, rows=alike)))[0]
+    plain = "lora:a.b min = 1 (strict)"
+    assert [case.get("name") for case in suite.iter("testcase")] == [
+        f"{plain} (line 3)", f"{plain} (line 9)", plain, f"{plain} (2)", "lora:c.d min = 1 (strict)",
+    ]  # fmt: skip
+
+
+def test_the_limit_of_a_drop_has_the_sign_of_its_value() -> None:
+    drop = row("PASS", limit=0.02, value=-0.01).model_copy(update={"rule": "max_drop = 0.02 (significant)"})
+    text = open_metrics(GateReport(policy="g", passed=True, rows=[drop, row("PASS", address="b.c", limit=0.3)]))
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert [sample.value for sample in families["lorascope_gate_limit"].samples] == [-0.02, 0.3]
+    assert "max_drop with a minus sign" in families["lorascope_gate_limit"].documentation
+
+
+def test_one_row_blocks_and_several_block() -> None:
+    text = markdown(GateReport(policy="g", passed=False, rows=[row("FAIL")]))
+    assert "1 of 1 checks blocks" in text
+    assert "g: failed (1 FAIL blocks)" in text
+
+
+def test_an_error_is_one_command_and_one_line() -> None:
+    error = ConfigError("line 4: 100 %\n::stop", where="ci/gates.toml, line 4", remedy="correct <it>")
+    said = github_error(error)
+    assert said == "::error title=lorascope gate::line 4: 100 %25%0A::stop (ci/gates.toml, line 4; correct <it>)\n"
+    line = markdown_error(error)
+    assert line.strip().count("\n") == 0
+    assert "&lt;it>" in line
+    assert markdown_error(ConfigError("a")).startswith("### lorascope gate could not judge: a\n")
+
+
 def test_json_is_the_report_with_its_exit_code() -> None:
     document = json.loads(as_json(REPORT, 3))
     assert document.pop("exit_code") == 3
@@ -132,7 +179,7 @@ def test_annotations_are_ten_at_most_and_the_last_counts_the_others() -> None:
     report = GateReport(policy="g", passed=False, rows=[row("FAIL", address=f"a.b{n}") for n in range(25)])
     lines = github_annotations(report, "g").splitlines()
     assert len(lines) == 10
-    assert "16 more are not shown here: g: failed (25 FAIL)" in lines[-1]
+    assert "16 more are not shown here: g: failed (25 FAIL block)" in lines[-1]
     exactly = GateReport(policy="g", passed=False, rows=report.rows[:10])
     assert "more are not shown" not in github_annotations(exactly, "g")
 

@@ -215,8 +215,8 @@ def test_what_the_baseline_lacks_is_missing(pair: Pair, result: Result) -> None:
 
 def test_counted_values_compare_without_samples(measured: Build, result: Result) -> None:
     def counted(value: float) -> Comparison:
-        count = measured("intruder_count", own=(value, None, None), area="weights", task=None, direction="lower", n=9)
-        return result(count)
+        fields = {"area": "weights", "task": None, "direction": "lower", "n": 9, "scale": "0-inf"}
+        return result(measured("intruder_count", own=(value, None, None), **fields))
 
     policy = parse_policy('version = 1\n[[gate]]\nmetric = "weights.intruder_count"\nmax_drop = 2')
     outcomes = [evaluate(policy, counted(value), Baseline(counted(5), None, None)).passed for value in (3, 7, 8)]

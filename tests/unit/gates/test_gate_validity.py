@@ -12,6 +12,7 @@ import pytest
 from lorascope.errors import InvalidComparison
 from lorascope.gates import Baseline, evaluate
 from lorascope.gates.pairing import baseline_warnings
+from lorascope.gates.validity import what_differs
 from lorascope.schema.comparison import CheckpointInfo, Comparison, Measurement, Provenance, TaskInfo
 from lorascope.schema.gates import GateReport
 from lorascope.schema.policy import parse_policy
@@ -93,8 +94,29 @@ def test_other_scorers_are_invalid_and_the_other_rows_are_judged(
     report = gate(new, Baseline(old, table(OLD), table(NEW)))
     outcomes = {row.address: row.outcome for row in report.rows}
     assert outcomes == {"lora:support.accuracy": "PASS", "lora:support.rougeL": "INVALID"}
-    assert "'rougeL|v1' in the baseline, 'rougeL|v2' here" in report.rows[1].evidence
+    assert "'v1' in the baseline, 'v2' here" in report.rows[1].evidence
+    assert "'rougeL" not in report.rows[1].evidence
+    assert "measure the baseline's checkpoint again with this release" in report.rows[1].evidence
+    assert "gate bless --overwrite" in report.rows[1].evidence
     assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("bleu|tok:13a|v:2.4", "bleu|tok:13a|v:2.5", "scored differently: 'v:2.4' in the baseline, 'v:2.5' here;"),
+        ("bleu|tok:13a", "bleu|tok:13a|v:2.5", "scored differently: nothing in the baseline, 'v:2.5' here;"),
+        ("a|b", "b|a", "scored differently: 'a' | 'b' in the baseline, 'b' | 'a' here;"),
+    ],
+)
+def test_parts_of_a_signature_that_differ_are_told(
+    before: str, after: str, says: str, measured: Build, result: Result
+) -> None:
+    found = measured()
+    old, new = (found.model_copy(update={"signature": each}) for each in (before, after))
+    told = what_differs(new, old, result(new), result(old))
+    assert told is not None
+    assert told.startswith(says)
 
 
 def test_rates_of_change_need_the_same_base(measured: Build, result: Result, scored: Scored) -> None:

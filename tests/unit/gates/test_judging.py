@@ -82,6 +82,21 @@ def test_value_on_the_limit_is_never_decided() -> None:
     assert "no number" in judge(reading(-0.02, 0.01), "max_drop", 0.02, "strict", 0.95).note
 
 
+def test_no_run_has_hundreds_of_millions_of_items() -> None:
+    close = judge(reading(-0.01999, 0.02), "max_drop", 0.02, "strict", 0.95)
+    assert (close.note, close.needed_n) == ("no realistic number of items would decide", None)
+    far = judge(reading(-0.019, 0.02), "max_drop", 0.02, "strict", 0.95)
+    assert far.needed_n is not None
+    assert f"about {far.needed_n:,} items" in far.note
+
+
+def test_hollow_reading_never_passes_and_may_fail() -> None:
+    hollow = Reading(0.0, -0.01, 0.01, 500, "test", hollow_because="nothing to lose")
+    assert judge(hollow, "max_drop", 0.02, "significant", 0.95).outcome == "INCONCLUSIVE"
+    fallen = Reading(-0.5, -0.52, -0.48, 500, "test", hollow_because="nothing to lose")
+    assert judge(fallen, "max_drop", 0.02, "significant", 0.95).outcome == "FAIL"
+
+
 def test_needed_items_exceed_those_there_are() -> None:
     for value in (-0.019, -0.01, 0.0, 0.02):
         needed = needed_items(reading(value, 0.05), -0.02, 0.95)

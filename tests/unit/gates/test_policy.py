@@ -73,9 +73,39 @@ def test_every_mistake_is_told() -> None:
         parse_policy(WHOLE.replace("on_missing", "when_missing").replace("min_n = 500", "min_n = 0"))
 
 
-def test_policy_without_gates_is_refused() -> None:
-    with pytest.raises(ConfigError, match="gate"):
-        parse_policy("version = 1")
+@pytest.mark.parametrize("text", ["version = 1", "version = 1\ngate = []", "version = 1\ngate = 3"])
+def test_policy_without_gates_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"no gate: write at least one \[\[gate\]\]"):
+        parse_policy(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('max_drop = "2%"', 'max_drop: "2%" is a text; write 0.02 without quotes'),
+        ('max_drop = "0.05"', "write 0.05 without quotes"),
+        ('max_drop = "little"', '"little" is not a number'),
+        ("max_drop = true", "true is not a number"),
+        ("max_drop = -0.02", "-0.02 is below 0"),
+        ("min = 0\nconfidence = 95", "confidence: 95 is not above 0.5 and below 1; write 0.95"),
+        ("min = 0\nconfidence = 0.3", "0.3 is not above 0.5 and below 1"),
+        ("min = 0\nmin_n = 2.5", "2.5 is not a whole number"),
+        ('min = 0\nrule = "stern"', "write 'significant', 'strict' or 'point'"),
+        ("min = 0\nseverity = 3", "write 'fail' or 'warn'"),
+    ],
+)
+def test_values_are_told_in_the_words_of_the_file(lines: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_policy(f'version = 1\n[[gate]]\nmetric = "a.b"\n{lines}')
+    assert says in caught.value.problem
+    assert "Input should" not in caught.value.problem
+
+
+def test_wrong_toml_has_a_line_and_a_remedy() -> None:
+    with pytest.raises(ConfigError, match="not valid TOML") as caught:
+        parse_policy("version = 1\n[[gate]]\nmetric = support.rougeL\nmin = 0", "ci/gates.toml")
+    assert caught.value.where == "ci/gates.toml, line 3"
+    assert "texts in quotes" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +169,7 @@ def test_gate_has_its_own_confidence_and_correction() -> None:
         ('version = 1\n# [[gate]]\n[[gate]]\nmetric = "a.b" # max_drp = 1\nmax_drp = 1', 5, "max_drp"),
         ('version = 1\nnote.why = "x"\n[[gate]]\nmetric = "a.b"\nmin = 0', 2, "unknown key 'note'"),
         ('version = 1\n[[gate]]\nmetric = """\na.b"""\n"max_drop" = "x"', 5, "max_drop"),
-        ('version = 1\n[gate]\nmetric = "a.b"\nmin = 0', 2, "list"),
+        ('version = 1\n[gate]\nmetric = "a.b"\nmin = 0', 2, "write [[gate]]"),
         ('version = "1"\n[[gate]]\nmetric = "a.b"\nmin = 0', 1, "version"),
         ("[[gate]]\nmetric = 'a.b'\nmin = 0", 1, "version"),
         ('version = 1\n[[gate]]\nmetric = "a.b"\nmetric = "c.d"\nmin = 0', 4, "overwrite"),

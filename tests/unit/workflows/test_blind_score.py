@@ -6,6 +6,7 @@ import csv
 import hashlib
 import importlib.util
 import io
+import json
 import os
 from pathlib import Path
 from types import ModuleType
@@ -146,6 +147,24 @@ def test_other_sheets_leave_a_trace_and_the_same_none(workflow: ModuleType, resu
     assert report_of(result).studies[-1].raters[0].sheet_hash is None
 
 
+def test_an_older_record_without_hashes_is_not_said_to_be_of_other_sheets(
+    workflow: ModuleType, result: Path, console: Console
+) -> None:
+    sheets, key = study_of(workflow, result, console, "one")
+    score_study_files(sheets, key, result, console)
+    document = json.loads(result.read_text(encoding="utf-8"))
+    del document["human"]["studies"][0]["raters"][0]["sheet_hash"]
+    result.write_text(json.dumps(document), encoding="utf-8")
+    score_study_files(sheets, key, result, console)
+    (trace,) = report_of(result).earlier
+    assert trace.sheets == []
+    assert "scored before, with sheets that its record does not name" in said(console)
+    assert "with other sheets" not in said(console)
+    assert "with other sheets" not in (result.parent / "report.html").read_text(encoding="utf-8")
+    score_study_files(sheets, key, result, console)
+    assert report_of(result).earlier == [trace]
+
+
 def test_sheets_of_the_same_file_name_keep_their_own_hashes(
     workflow: ModuleType, result: Path, console: Console, tmp_path: Path
 ) -> None:
@@ -181,8 +200,13 @@ def test_a_second_study_stays_beside_the_first_and_departs_from_its_plan(
     assert f"departs from the plan: {asked[0]}" in said(console)
     workflow.rate(sheets[0], losses=6)
     third = score_study_files(sheets, key, result, console)
-    assert sum(each.startswith("scored before with other sheets") for each in third.deviations) == 1
-    assert "Another study of the same question" in (result.parent / "report.html").read_text()
+    (before,) = [each for each in third.deviations if each.startswith("scored before with other sheets")]
+    assert " UTC)" in before
+    assert "+00:00" not in before
+    page = (result.parent / "report.html").read_text(encoding="utf-8")
+    assert "Another study of the same question" in page
+    assert page.lower().count("scored before with other sheets") == 1
+    assert "asked the same" not in page
 
 
 def test_a_study_of_other_systems_is_no_other_try(workflow: ModuleType, result: Path, console: Console) -> None:

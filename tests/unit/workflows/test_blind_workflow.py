@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
+from lorascope.blind.rows import Language
 from lorascope.errors import DataError, InvalidComparison, OutputError, UsageError
 from lorascope.schema.comparison import Comparison
 from lorascope.workflows.blind import ExportOptions, export_study
@@ -263,6 +264,35 @@ def test_a_plan_asks_for_an_effect_or_items(console: Console, tmp_path: Path) ->
     with pytest.raises(UsageError, match="names the effect"):
         plan_a_study(for_items, console, out=tmp_path / "plan.json")
     assert not (tmp_path / "plan.json").exists()
+
+
+def plan_options(**changed: Any) -> PlanOptions:
+    values: dict[str, Any] = {
+        "effect": 0.7, "items": None, "ties": 0.0, "raters": 3, "votes_per_item": 3, "correlation": 1.0, "alpha": 0.05,
+        "power": 0.8, "min_checks_passed": None, "min_repeat_consistency": None, "language": "en",
+    }  # fmt: skip
+    return PlanOptions(**{**values, **changed})
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_plan_is_told_in_one_language_and_one_item_is_singular(console: Console, language: Language) -> None:
+    plan_a_study(plan_options(effect=None, items=1, language=language), console)
+    told = shown(console)
+    if language == "en":
+        assert "1 item is too few" in told
+        assert "1 items" not in told
+    else:
+        assert "1 条样本太少" in told
+        assert "胜率" in told
+        assert not set("abcdefghijklmnopqrstuvwxyz") & set(told)
+
+
+def test_a_plan_that_cannot_be_put_is_refused_before_anything_is_told(console: Console, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("an older one")
+    for out, problem in ((tmp_path / "plan.json", "not overwritten"), (tmp_path, "this is a folder")):
+        with pytest.raises(OutputError, match=problem):
+            plan_a_study(plan_options(), console, out=out)
+    assert shown(console) == ""
 
 
 @pytest.mark.parametrize("part", ["content_hash", "fingerprint"])

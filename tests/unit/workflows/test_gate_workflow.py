@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lorascope.cli.main import run as command
 from lorascope.errors import ConfigError, DataError, EvaluationError, InvalidComparison, OutputError, UsageError
+from lorascope.schema.policy import Gate
 from lorascope.workflows.asking import AskingOptions
 from lorascope.workflows.compare import CompareOptions, compare
 from lorascope.workflows.gate import calibrate_policy, explain_policy, prove_policy, run_gate
@@ -96,13 +97,13 @@ def test_outputs_are_written_on_demand(tmp_path: Path, gates: Path, console: Con
         json=tmp_path / "g.json", summary=tmp_path / "g.md", junit=tmp_path / "g.xml", openmetrics=tmp_path / "g.txt"
     )
     done = run_gate(result, gates, None, console, files=files)
-    assert "| FAIL | fail |" in (tmp_path / "g.md").read_text()
+    assert "| FAIL | yes |" in (tmp_path / "g.md").read_text()
     assert fromstring((tmp_path / "g.xml").read_text())[0].get("failures") == "1"
     assert json.loads((tmp_path / "g.json").read_text())["exit_code"] == 1
     assert (tmp_path / "g.txt").read_text().endswith("# EOF\n")
     assert done.annotations.startswith(f"::error file={gates},line=2,title=FAIL lora[1]%3Asupport.accuracy::")
     run_gate(result, gates, None, console, files=GateFiles(summary=tmp_path / "none" / "yet" / "g.md"))
-    assert "| FAIL | fail |" in (tmp_path / "none" / "yet" / "g.md").read_text()
+    assert "| FAIL | yes |" in (tmp_path / "none" / "yet" / "g.md").read_text()
 
 
 def test_githubs_own_summary_is_appended_to(
@@ -195,7 +196,7 @@ def test_wrong_policies_name_file_and_line(tmp_path: Path, gates: Path, console:
     gates.write_text(gates.read_text().replace("max_drop", "max_fall"))
     with pytest.raises(ConfigError) as caught:
         run_gate(result, gates, None, console)
-    assert caught.value.where == "gates.toml, line 4"
+    assert caught.value.where == f"{gates}, line 4"
     assert "line 4: unknown key 'max_fall'" in caught.value.problem
     with pytest.raises(ConfigError, match="cannot be read"):
         run_gate(result, tmp_path / "none.toml", None, console)
@@ -271,7 +272,7 @@ def test_all_outputs_are_attempted_and_the_outcome_is_said(tmp_path: Path, gates
         run_gate(result, gates, None, console, files=files, annotate=told.append)
     assert "--json" in caught.value.problem
     assert "--summary" in caught.value.problem
-    assert "gates.toml: failed (1 FAIL), exit code 1" in caught.value.problem
+    assert "gates.toml: failed (1 FAIL blocks), exit code 1" in caught.value.problem
     assert "--out" not in str(caught.value)
     assert 'failures="1"' in (tmp_path / "g.xml").read_text()
     assert told[0].startswith("::error ")
@@ -290,7 +291,12 @@ def test_no_outcome_of_an_earlier_run_stays_when_one_ends_by_an_error(
         gates.write_text('version = 1\nbaseline = "none.json"\n[[gate]]\nmetric = "a.b"\nmin = 0\n')
     with pytest.raises((ConfigError, DataError)):
         run_gate(result, gates, None, console, files=files)
-    assert not any(path.exists() for _, path in files)
+    assert [path for _, path in files if path.exists()] == [files.summary]
+    (line,) = filter(None, (tmp_path / "s").read_text().splitlines())
+    assert line.startswith("### lorascope gate could not judge: ")
+    gates.write_text('version = 1\n[[gate]]\nmetric = "support.accuracy"\nmin = 0.1\n')
+    run_gate(save(tmp_path / "run", document(*PASSING)), gates, None, console, files=files)
+    assert "could not judge" not in (tmp_path / "s").read_text()
 
 
 def test_what_no_gate_wrote_and_githubs_summary_are_not_removed(
@@ -306,7 +312,79 @@ def test_what_no_gate_wrote_and_githubs_summary_are_not_removed(
         run_gate(tmp_path / "none.json", gates, None, console, files=GateFiles(json=notes, summary=summary))
     with pytest.raises(UsageError):
         run_gate(tmp_path / "none.json", gates, None, console, files=GateFiles(summary=gates))
-    assert contents(tmp_path) == before
+    told = summary.read_text().removeprefix("### an earlier command\n")
+    assert told.startswith("### lorascope gate could not judge: ")
+    assert told.count("\n") == 2
+    assert contents(tmp_path) | {summary: before[summary]} == before
+
+
+@pytest.mark.parametrize("broken", ["policy", "result", "baseline", "meaning"])
+def test_what_cannot_be_judged_is_annotated(tmp_path: Path, gates: Path, console: Console, broken: str) -> None:
+    result = save(tmp_path / "run", document(*PASSING))
+    baseline = tmp_path / "none.json" if broken == "baseline" else None
+    if broken == "policy":
+        gates.write_text("version = 1\n[gate]\n")
+    elif broken == "result":
+        result = tmp_path / "none" / "result.json"
+    elif broken == "meaning":
+        gates.write_text('version = 1\n[[gate]]\nmetric = "support.kl_to_base"\nmax_drop = 0.1\n')
+        content = document(*PASSING)
+        content["measurements"][0] |= {"metric": "kl_to_base", "direction": "none"}
+        result = save(tmp_path / "run", content)
+    told: list[str] = []
+    with pytest.raises((ConfigError, DataError)) as caught:
+        run_gate(result, gates, baseline, console, annotate=told.append)
+    (line,) = told
+    assert line.startswith("::error title=lorascope gate::")
+    assert line.count("\n") == 1
+    if broken in ("policy", "meaning"):
+        assert str(caught.value.where).startswith(f"{gates}, line ")
+        assert f"({gates}, line " in line
+    with pytest.raises((ConfigError, DataError)):
+        run_gate(result, gates, baseline, console)
+
+
+def test_a_broken_policy_does_not_cost_the_file_that_the_summary_would_replace(
+    tmp_path: Path, gates: Path, console: Console
+) -> None:
+    gates.write_text("?")
+    old = tmp_path / "old.json"
+    old.write_text("{}")
+    with pytest.raises(ConfigError):
+        run_gate(tmp_path / "r.json", gates, None, console, files=GateFiles(summary=old))
+    assert old.read_text() == "{}"
+
+
+def test_a_misspelt_command_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["gate", "bles", "X"]) == 2
+    assert "did you mean bless?" in capsys.readouterr().err
+    (tmp_path / "bles").write_text("{}")
+    assert command(["gate", "bles", "--gates", "none.toml"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_the_help_of_explain_names_every_key_of_a_gate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["gate", "explain", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in Gate.model_fields)
+
+
+def test_a_calibration_takes_the_baseline_of_the_policy(tmp_path: Path, gates: Path, console: Console) -> None:
+    gates.write_text('baseline = "old/result.json"\n' + gates.read_text())
+    content = document(*PASSING)
+    content["measurements"][0]["adapted"]["value"] = 0.8
+    result = save(tmp_path / "run", content, NEW)
+    with pytest.raises(DataError, match="baseline does not exist"):
+        calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0)
+    old = save(tmp_path / "old", document(*PASSING, "h2"), OLD)
+    calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0)
+    assert shown(console).startswith("Resampled: this result's items, against the adapted checkpoint in the baseline")
+    assert "no change" in shown(console)
+    with pytest.raises(UsageError, match="would replace the baseline"):
+        calibrate_policy(result, console, gates_path=gates, resamples=100, seed=0, json_path=old)
 
 
 def test_names_and_evidence_command_nothing(tmp_path: Path, gates: Path, console: Console) -> None:
@@ -329,7 +407,7 @@ def test_an_explained_result_fits_a_narrow_terminal(tmp_path: Path, gates: Path)
     titles = next(number for number, line in enumerate(lines) if "True drop" in line)
     assert lines[titles - 1].strip() == "lora[1]:support.accuracy"
     assert "INCONCLUSIVE  Items for 80 % PASS" in lines[titles]
-    assert all(line.split()[0] == "40" for line in lines[titles + 1 :] if line.strip())
+    assert all(line.split()[0] == "40" for line in lines[titles + 1 : lines.index("", titles)])
 
 
 def test_a_baseline_is_read_before_the_work_begins(tmp_path: Path, gates: Path) -> None:
@@ -349,7 +427,7 @@ def test_a_baseline_is_read_before_the_work_begins(tmp_path: Path, gates: Path) 
     with pytest.raises(UsageError, match="baseline"):
         proved.check_folder(tmp_path / "old")
     old.write_text("[]")
-    with pytest.raises(InvalidComparison):
+    with pytest.raises(DataError, match="the baseline"):
         prove_policy(gates)
 
 
