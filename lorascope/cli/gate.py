@@ -119,7 +119,7 @@ def check(
 @click.argument("result", type=_FILE)
 @click.option("--to", "target", type=_FILE, required=True, help="The baseline to write.")
 @click.option("--subject", "subjects", multiple=True, help="Only this adapted checkpoint; may be repeated.")
-@click.option("--allow-failing", is_flag=True, help="Also a result whose own gates failed.")
+@click.option("--allow-failing", is_flag=True, help="Also a result whose own gates (those of compare --gates) failed.")
 @click.option("--overwrite", is_flag=True, help="Replace the baseline that is there.")
 @_debug
 def bless(

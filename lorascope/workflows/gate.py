@@ -24,6 +24,7 @@ from lorascope.gates.outputs import (
     open_metrics,
     whether_blocks,
 )
+from lorascope.gates.plausibility import check_policy
 from lorascope.gates.validity import check_suites
 from lorascope.schema.comparison import Comparison, TaskInfo
 from lorascope.schema.gates import GateReport
@@ -187,14 +188,16 @@ def calibrate_policy(
 
 
 def read_policy(path: Path) -> GatePolicy:
-    """Read ``gates.toml``; ConfigError when it cannot be read or is wrong."""
+    """Read ``gates.toml``; ConfigError when it cannot be read, is wrong, or sets a limit that nothing can break."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or str(error)
         remedy = "give the path of a policy in UTF-8"
         raise ConfigError(f"the gate policy cannot be read: {told}", where=str(path), remedy=remedy) from error
-    return parse_policy(text, str(path))
+    policy = parse_policy(text, str(path))
+    check_policy(policy, name=str(path))
+    return policy
 
 
 def _baseline_path(policy: GatePolicy, gates_path: Path, given: Path | None) -> Path | None:

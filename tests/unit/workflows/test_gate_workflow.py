@@ -130,7 +130,7 @@ def test_baseline_of_the_policy_lies_beside_it(tmp_path: Path, gates: Path, cons
     save(tmp_path / "old", document(*PASSING, "h2"), OLD)
     assert run_gate(result, gates, None, console).exit_code == 0
     assert "against the baseline's lora[1]" in shown(console)
-    assert "+0.1 " in shown(console)
+    assert "+0.1" in shown(console)
 
 
 def test_named_baseline_goes_first(tmp_path: Path, gates: Path, console: Console) -> None:
@@ -163,7 +163,7 @@ def test_baselines_that_cannot_be_compared(tmp_path: Path, gates: Path, console:
     assert "fingerprint g there, f here" in done.report.rows[0].evidence
     damaged = save(tmp_path / "d", document(*PASSING), OLD)
     (tmp_path / "d" / "samples.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InvalidComparison, match="samples cannot be read"):
+    with pytest.raises(DataError, match="samples cannot be read"):
         run_gate(result, gates, damaged, console)
 
 
@@ -477,3 +477,14 @@ def test_a_baseline_of_another_suite_is_said_before_anything_is_written(
     assert not (tmp_path / "out").exists()
     import_runs(options)
     assert (tmp_path / "out" / "result.json").exists()
+
+
+def test_a_limit_that_nothing_can_break_is_refused_before_any_result_is_read(
+    tmp_path: Path, gates: Path, console: Console
+) -> None:
+    gates.write_text(gates.read_text().replace("max_drop = 0.02", "max_drop = 2"))
+    with pytest.raises(ConfigError, match="can never be exceeded") as caught:
+        explain_policy(gates, console)
+    assert "line 2" in str(caught.value.where)
+    with pytest.raises(ConfigError, match="can never be exceeded"):
+        run_gate(tmp_path / "none.json", gates, None, console)
