@@ -225,7 +225,7 @@ def xlsx_records(content: bytes) -> Iterator[Record]:
         text = book.read("xl/worksheets/sheet1.xml").decode()
     for found in re.finditer(r"<row .*?</row>", text, re.DOTALL):
         cells = {name: _INSIDE.findall(inner) for name, _, inner in _CELL.findall(found.group())}
-        name, question, a, b = ("".join(cells[column]) for column in "ABCD")
+        name, question, a, b = ("".join(cells[column]) for column in "NABC")
         if re.fullmatch("q[0-9a-f]{16}", name):
             meant = (html.unescape(question), html.unescape(a), html.unescape(b))
             yield Record(name, found.group(), found.start(), (question, a, b), meant)
@@ -279,7 +279,7 @@ def written_numbers(record: Record) -> Numbers:
 def workbook_numbers(record: Record, rest: str) -> Numbers:
     """Styles and height of a workbook's row, and the order in which its texts stand in the other parts, ``rest``."""
     cells = {name: attributes for name, attributes, _ in _CELL.findall(record.raw)}
-    style_a, style_b = (re.search(r's="(\d+)"', cells[column]) for column in "CD")
+    style_a, style_b = (re.search(r's="(\d+)"', cells[column]) for column in "BC")
     height = re.search(r'ht="([\d.]+)"', record.raw)
     found = {
         "height": float(height[1]) if height else 0.0,
@@ -658,7 +658,7 @@ PLANTED: dict[str, tuple[str, Leak, str]] = {
         ".xlsx",
         each_record(
             ".xlsx",
-            lambda record, first: re.sub(r'(r="C\d+" )s="\d+"', rf'\1s="{1 + 50 * first}"', record.raw, count=1),
+            lambda record, first: re.sub(r'(r="B\d+" )s="\d+"', rf'\1s="{1 + 50 * first}"', record.raw, count=1),
         ),
         ".xlsx styles: positive",
     ),
