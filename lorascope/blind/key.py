@@ -17,7 +17,7 @@ from lorascope.errors import DataError, OutputError
 from lorascope.schema.model import Finite, Model
 
 RowKind = Literal["rated", "repeat", "mismatched", "identical"]
-"""What a row is for. Raters cannot tell the kinds apart; ``rated`` rows alone make the scores."""
+"""What a row is for. Id, place and layout do not tell the kinds apart; ``rated`` rows alone make the scores."""
 
 
 class System(Model):

@@ -1,4 +1,4 @@
-"""The pre-registration file of a study: its plan as numbers, the same in words, and a hash that pins both."""
+"""The pre-registration file of a study: its plan as numbers with the hash that pins them, and the same in words."""
 
 from __future__ import annotations
 

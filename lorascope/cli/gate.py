@@ -157,7 +157,7 @@ def explain(gates: tuple[Path, ...], result: Path | None, baseline: Path | None,
     max_drop    how much worse than what it is compared with, in the metric's scale
     min_gain    how much better it has to be
     min, max    limits on the checkpoint's own value
-    min_n       items below which nothing passes
+    min_n       items below which nothing sampled passes
     rule        significant (default), strict, or point
     severity    fail (default) or warn
     correction  none (default), holm, or benjamini-hochberg, of the gate's FAILs

@@ -158,13 +158,13 @@ _SIDES: dict[LimitName, str] = {
 def _consequences(gate: Gate, policy: GatePolicy) -> Iterator[str]:
     """What the other settings of the gate do."""
     if gate.min_n is not None:
-        yield f"Below {gate.min_n:,} items nothing passes."
+        yield f"Below {gate.min_n:,} items nothing sampled passes."
     if gate.correction != "none":
         kept = "the probability of any false FAIL" if gate.correction == "holm" else "the expected share of false FAILs"
         error = 100 * (1 - policy.confidence_of(gate))
         yield (
             f"A FAIL has to stand after {gate.correction} over all tests of this gate, which keeps {kept} at or "
-            f"below {error:.3g} %; a PASS needs no correction, since every row has to pass."
+            f"below {error:.3g} %; a PASS needs no correction: every row has to earn it."
         )
     if gate.severity == "warn":
         yield "No outcome of this gate fails the policy: its severity is warn."
@@ -266,7 +266,7 @@ def _assumption(gate: Gate) -> str:
 
 
 def _scale(gate: Gate) -> float | None:
-    """Length of the metric's scale, that of a fraction where the address names many or one that is not known."""
+    """What a drop is counted in: 1, or 100 on scales of 0–100; None on scales without ends."""
     try:
         return _WIDTHS.get(find_spec(gate.address.metric).scale)
     except ConfigError:

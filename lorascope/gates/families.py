@@ -1,7 +1,7 @@
 """Corrections for the many tests of one gate.
 
 Only the FAIL test is corrected: each of many unchanged measurements has its own chance of a false alarm, and together
-they raise one often. PASS needs no correction, since a policy passes only when all of its rows do.
+they raise one often. PASS needs no correction: every row has to earn it by itself.
 """
 
 from __future__ import annotations

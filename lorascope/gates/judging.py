@@ -190,8 +190,8 @@ def judge(
     INCONCLUSIVE where it does not.
 
     ``p_adjusted`` is the p-value of the FAIL test after a correction for many tests: above 1 − confidence a FAIL
-    becomes INCONCLUSIVE. A PASS needs no correction: a policy passes only when every one of its rows does, and each
-    row that should not passes with at most 5 % probability by itself (an intersection–union test, Berger 1982).
+    becomes INCONCLUSIVE. A PASS needs no correction: each row that should not pass does so with at most 5 %
+    probability by itself, so that all passing together is no likelier (an intersection–union test, Berger 1982).
     """
     if name == "max":
         reading = reading.negated()

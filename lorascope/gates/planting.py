@@ -130,7 +130,7 @@ class Sums:
     def readings(self, confidence: float, lost: Losses | None = None) -> Readings:
         """Mean of the items, without any change or after the losses of a drop.
 
-        The bounds are as a result has them: a t-interval of 95 %, scaled to one side like any other.
+        The bounds are a t-interval of 95 %, scaled to one side: quicker than a result's own bootstrap, and close to it.
         """
         total, square, product = self.change, self.square, self.product
         if lost is not None:

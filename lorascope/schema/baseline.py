@@ -1,4 +1,4 @@
-"""The baseline file: a blessed result's estimates and item scores, without a word of any prompt or answer."""
+"""The baseline file: a blessed result's estimates and item scores, without any prompt or generated text."""
 
 from __future__ import annotations
 
