@@ -95,8 +95,9 @@ def repeats(rated: Mapping[int, Draft], number: int, choosing: Choosing, materia
 def mismatched(number: int, choosing: Choosing, material: Material) -> list[Draft]:
     """Checks: an item's own answer beside one that a system gave to another question of the same task.
 
-    Among items used equally often, those that all systems answered rightly come first, so that the answer that belongs is the better one. All of them,
-    not the item's two: of three systems, the two best would have the most checks in common.
+    Among items used equally often, those that all systems answered rightly come first, so that the answer that belongs
+    is the better one. All of them, not the item's two: of three systems, the two best would have the most checks in
+    common.
     """
     found: list[Draft] = []
     good = [place for place, item in enumerate(material.items) if _all_right(item.candidate)]

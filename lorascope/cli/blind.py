@@ -129,7 +129,11 @@ def plan(
 @click.argument("result", type=_FILE)
 @click.option("--items", type=click.IntRange(1), help="Items to compare. Default: the plan's, else 120.")
 @click.option("--raters", type=click.IntRange(1), help="Raters. Default: the plan's, else 3.")
-@click.option("--shared", type=click.IntRange(0), help="Items that all raters get; the rest is divided. Default: all, or the plan's.")
+@click.option(
+    "--shared",
+    type=click.IntRange(0),
+    help="Items that all raters get; the rest is divided. Default: all, or the plan's.",
+)
 @click.option(
     "--format",
     "formats",

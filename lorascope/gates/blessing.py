@@ -50,7 +50,8 @@ def bless(
 ) -> Blessing:
     """Make a baseline of the adapted checkpoints' estimates and item scores; ``subjects`` chooses some of them.
 
-    The file holds no prompt and no generated text; of label tasks it holds the labels of each item. Measurements that do not follow from item scores keep their estimate alone.
+    The file holds no prompt and no generated text; of label tasks it holds the labels of each item. Measurements that
+    do not follow from item scores keep their estimate alone.
 
     Raises UsageError for a subject that the result lacks; EvaluationError for a result without measurements or
     samples, with failed gates (unless ``allow_failing``), with a checkpoint that changed nothing at all, or with

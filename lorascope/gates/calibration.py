@@ -80,16 +80,16 @@ def calibrate(
 ) -> CalibrationReport:
     """Judge ``resamples`` results drawn from this result's items, without any change and with drops planted.
 
-    Every ``max_drop`` on a measurement with item scores is calibrated; everything else is listed with the reason why
-    it is not. For right and wrong answers the bounds are Newcombe's and a drop turns right
-    answers wrong at random. For all other metrics the bounds are Student's, and a drop makes answers worthless at
-    random, in groups as elsewhere: each loses what its score has above the end of the scale. Corpus metrics are
-    linearised: see :func:`~lorascope.gates.planting.changes_of`. The drops are 1, 2, 3, 5 and 10 points of the scale,
-    or, on scales without ends, as many fiftieths of the limit; one that is more than there is to lose is left out, and
-    ``method`` says so. Where a noise floor was measured for a right-or-wrong
-    score and there is no baseline, base against base is judged with that share of answers flipping. Without a policy every task metric gets ``max_drop`` = its margin.
-    With ``baseline`` the items are paired with those of its adapted checkpoint, as a gate pairs them, and with those of
-    the run's own reference else, whatever baseline the policy names.
+    Every ``max_drop`` on a measurement with item scores is calibrated; everything else is listed with the reason why it
+    is not. For right and wrong answers the bounds are Newcombe's and a drop turns right answers wrong at random. For
+    all other metrics the bounds are Student's, and a drop makes answers worthless at random, in groups as elsewhere:
+    each loses what its score has above the end of the scale. Corpus metrics are linearised: see
+    :func:`~lorascope.gates.planting.changes_of`. The drops are 1, 2, 3, 5 and 10 points of the scale, or, on scales
+    without ends, as many fiftieths of the limit; one that is more than there is to lose is left out, and ``method``
+    says so. Where a noise floor was measured for a right-or-wrong score and there is no baseline, base against base is
+    judged with that share of answers flipping. Without a policy every task metric gets ``max_drop`` = its margin. With
+    ``baseline`` the items are paired with those of its adapted checkpoint, as a gate pairs them, and with those of the
+    run's own reference else, whatever baseline the policy names.
 
     Errors: ConfigError as for :func:`~lorascope.gates.evaluation.evaluate`, UsageError for fewer than one resample.
     """

@@ -70,10 +70,10 @@ class Gate(_PolicyModel):
     """Limits on the measurements that one address names; several limits in one gate all have to hold.
 
     ``max_drop`` and ``min_gain`` limit the improvement (better is positive), ``min`` and ``max`` the adapted
-    checkpoint's own estimate, all in the metric's own scale. Below ``min_n`` items nothing sampled passes. ``confidence``
-    goes before the policy's. ``correction`` is of the FAIL tests of all measurements that the gate names, over all
-    subjects: 'holm' bounds the probability of any false FAIL among them, 'benjamini-hochberg' the expected share of
-    false ones among the FAILs.
+    checkpoint's own estimate, all in the metric's own scale. Below ``min_n`` items nothing sampled passes.
+    ``confidence`` goes before the policy's. ``correction`` is of the FAIL tests of all measurements that the gate
+    names, over all subjects: 'holm' bounds the probability of any false FAIL among them, 'benjamini-hochberg' the
+    expected share of false ones among the FAILs.
     """
 
     metric: str
