@@ -24,6 +24,8 @@ from lorascope.errors import DataError
 _SEPARATORS = ",;\t"
 _OLDER = ("gbk", "gb18030", "cp1252")
 """What spreadsheets write by default where Chinese, and where Western European languages are spoken."""
+# The limit of the csv module unless somebody in the process has raised it.
+_LONGEST_CELL = 131_072
 _SAVE_AS = "save it as 'CSV UTF-8' (or as XLSX) and give that file"
 
 
@@ -146,12 +148,17 @@ def _records(text: str, separator: str, name: str) -> Iterator[tuple[int, list[s
     number = 0
     try:
         for number, cells in enumerate(reader, start=1):
+            if any(len(cell) > _LONGEST_CELL for cell in cells):
+                raise _too_long(f"{name}, row {number}")
             yield number, cells
     except csv.Error as error:
-        problem, remedy = f"the sheet is not valid CSV: {error}", _SAVE_AS
+        where = f"{name}, row {number + 1}"
         if "field limit" in str(error):
-            problem = (
-                f"a cell has more than {csv.field_size_limit():,} characters, more than any spreadsheet's cell holds"
-            )
-            remedy = "shorten the text, or close the quotation mark that is left open in this row"
-        raise DataError(problem, where=f"{name}, row {number + 1}", remedy=remedy) from error
+            raise _too_long(where) from error
+        raise DataError(f"the sheet is not valid CSV: {error}", where=where, remedy=_SAVE_AS) from error
+
+
+def _too_long(where: str) -> DataError:
+    problem = f"a cell has more than {_LONGEST_CELL:,} characters, more than any spreadsheet's cell holds"
+    remedy = "shorten the text, or close the quotation mark that is left open in this row"
+    return DataError(problem, where=where, remedy=remedy)

@@ -292,7 +292,13 @@ def test_running_again_keeps_what_raters_said(llama, tmp_path: Path) -> None:
     assert run(arguments) == 0
     path = tmp_path / "out" / "result.json"
     document = json.loads(path.read_text())
-    document["human"] = {"studies": [{"win_rate": 0.6}]}
+    study = {
+        "study": "study-1", "commitment": "hmac-1", "seed": 0, "language": "en", "tasks": [],
+        "systems": ["base", "lora"], "raters": [], "alphas": [], "pairs": [],
+    }  # fmt: skip
+    document["human"] = {"studies": [study]}
     path.write_text(json.dumps(document))
     assert run(arguments) == 0
-    assert load_result(path).human == {"studies": [{"win_rate": 0.6}]}
+    kept = load_result(path).human
+    assert kept is not None
+    assert [each.study for each in kept.studies] == ["study-1"]
