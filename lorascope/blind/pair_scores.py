@@ -11,9 +11,10 @@ from lorascope.blind.key import StudyKey
 from lorascope.blind.metric_agreement import ItemMetrics, as_estimate, metric_agreements
 from lorascope.blind.votes import PairVotes
 from lorascope.measures.core import FloatArray
-from lorascope.measures.preference import holm, rating_mean, sign_test, wilcoxon_pratt, win_rate
+from lorascope.measures.preference import rating_mean, sign_test, wilcoxon_pratt, win_rate
 from lorascope.measures.preference_models import length_adjusted_win_rate
 from lorascope.measures.preference_strata import Strata, item_means
+from lorascope.measures.significance import holm
 from lorascope.measures.statistics import Interval
 from lorascope.schema.human import DIMENSIONS, Dimension, DimensionRating, PairOutcome, SignTest, StratumOutcome
 from lorascope.schema.values import Delta, Estimate

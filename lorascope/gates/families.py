@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lorascope.gates.judging import FloatArray
+from lorascope.measures.significance import holm_columns
 from lorascope.schema.policy import Correction
 
 
@@ -34,15 +35,14 @@ def adjusted_columns(correction: Correction, p_values: FloatArray) -> FloatArray
     """
     if correction == "none" or not len(p_values):
         return p_values
+    if correction == "holm":
+        return holm_columns(p_values)
     order = np.argsort(p_values, axis=0, kind="stable")  # NaN last
     ranked = np.take_along_axis(p_values, order, axis=0)
     tests = np.count_nonzero(np.isfinite(p_values), axis=0)
     ranks = np.arange(len(p_values))[:, np.newaxis]
-    if correction == "holm":
-        ranked = np.maximum.accumulate(np.minimum(ranked * np.maximum(tests - ranks, 1), 1.0), axis=0)
-    else:
-        scaled = np.where(np.isnan(ranked), np.inf, ranked) * tests / (ranks + 1)
-        ranked = np.where(np.isnan(ranked), np.nan, np.minimum.accumulate(scaled[::-1], axis=0)[::-1])
+    scaled = np.where(np.isnan(ranked), np.inf, ranked) * tests / (ranks + 1)
+    ranked = np.where(np.isnan(ranked), np.nan, np.minimum.accumulate(scaled[::-1], axis=0)[::-1])
     found = np.empty_like(p_values)
     np.put_along_axis(found, order, ranked, axis=0)
     return np.minimum(found, 1.0)

@@ -7,7 +7,6 @@ gave none. An array (items,) is taken as one rater's. An item that counts as a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,17 +179,3 @@ def wilcoxon_pratt(differences: FloatArray) -> float | None:
     positive = int(ranks[differences > 0].sum())
     tail = min(chances[: positive + 1].sum(), chances[positive:].sum())
     return float(min(1.0, 2 * tail))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusted p-values that bound the chance of any false positive (Holm 1979), in the order given.
-
-    None stays None and does not count as a test.
-    """
-    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    reached = 0.0
-    for rank, (p, place) in enumerate(tested):
-        reached = max(reached, min(1.0, (len(tested) - rank) * p))
-        adjusted[place] = reached
-    return adjusted

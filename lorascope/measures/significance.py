@@ -46,3 +46,26 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
         return list(p_values)
     adjusted = iter(stats.false_discovery_control(tested, method="bh").tolist())
     return [None if p is None else float(next(adjusted)) for p in p_values]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjusted p-values that bound the chance of any false positive (Holm 1979), in the order given.
+
+    None stays None and does not count as a test.
+    """
+    found = holm_columns(np.array([np.nan if p is None else p for p in p_values], dtype=float)[:, np.newaxis])
+    return [None if p is None else float(found[place, 0]) for place, p in enumerate(p_values)]
+
+
+def holm_columns(p_values: FloatArray) -> FloatArray:
+    """Holm's adjustment of families side by side, (tests, families); NaN stays NaN and does not count as a test.
+
+    The k-th smallest of m is multiplied by m - k + 1, and none is below one before it.
+    """
+    order = np.argsort(p_values, axis=0, kind="stable")  # NaN last
+    ranked = np.take_along_axis(p_values, order, axis=0)
+    left = np.count_nonzero(np.isfinite(p_values), axis=0) - np.arange(len(p_values))[:, np.newaxis]
+    ranked = np.maximum.accumulate(np.minimum(ranked * np.maximum(left, 1), 1.0), axis=0)
+    found = np.empty_like(p_values)
+    np.put_along_axis(found, order, ranked, axis=0)
+    return found

@@ -10,9 +10,10 @@ from scipy import optimize, stats
 
 from lorascope.measures.agreement import Level, kendall_tau_b, krippendorff_alpha
 from lorascope.measures.intervals import wilson
-from lorascope.measures.preference import SignCounts, holm, sign_test, wilcoxon_pratt, win_rate
+from lorascope.measures.preference import SignCounts, sign_test, wilcoxon_pratt, win_rate
 from lorascope.measures.preference_models import bradley_terry, length_adjusted_win_rate
 from lorascope.measures.preference_strata import Strata, spread_of_mean
+from lorascope.measures.significance import holm
 
 _ = np.nan
 FOUR_OBSERVERS = [

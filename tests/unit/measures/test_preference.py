@@ -9,7 +9,6 @@ from lorascope.errors import DataError
 from lorascope.measures.intervals import unseen_share
 from lorascope.measures.preference import (
     SignCounts,
-    holm,
     left_rate,
     preference_agreement,
     rating_mean,
@@ -20,6 +19,7 @@ from lorascope.measures.preference import (
 )
 from lorascope.measures.preference_models import bradley_terry, length_adjusted_win_rate
 from lorascope.measures.preference_strata import Strata
+from lorascope.measures.significance import holm
 from lorascope.measures.statistics import Interval
 
 random = np.random.default_rng(5)
